@@ -1,0 +1,1 @@
+"""A finished bundle made into what others take."""

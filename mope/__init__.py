@@ -1,0 +1,54 @@
+"""Predicts how long and how costly an LLM's answer will be, before it is generated."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mope.errors import (
+        BadInput,
+        BundleError,
+        ConfigError,
+        DataError,
+        MissingExtra,
+        MopeError,
+        PromptError,
+        TrainingError,
+    )
+    from mope.predictor.bundle import MoPE
+    from mope.types import History, LengthForecast, Message, Request
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadInput",
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "History",
+    "LengthForecast",
+    "Message",
+    "MissingExtra",
+    "MoPE",
+    "MopeError",
+    "PromptError",
+    "Request",
+    "TrainingError",
+    "__version__",
+]
+
+_HOMES = {
+    **dict.fromkeys(("History", "LengthForecast", "Message", "Request"), "mope.types"),
+    "MoPE": "mope.predictor.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are loaded on first use, so that `import mope` stays instant."""
+    if name not in __all__:
+        raise AttributeError(f"module 'mope' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "mope.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

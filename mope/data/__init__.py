@@ -1,0 +1,1 @@
+"""Records of output length: where they are read from and how they are cut."""

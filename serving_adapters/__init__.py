@@ -1,0 +1,1 @@
+"""Serving engines, one thin file each."""
