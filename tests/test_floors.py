@@ -25,7 +25,7 @@ class Row(NamedTuple):
     lazy: bool = False  # floors, too, inside functions only
 
 
-BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report"
+BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables"
 TABLE = {
     **dict.fromkeys(GROUND, Row()),
     "mope": Row("predictor", lazy=True),
@@ -44,8 +44,10 @@ TABLE = {
     "mope.ranks": Row("", "numpy"),
     "mope.metrics": Row("ranks", "numpy"),
     "mope.bootstrap": Row("metrics", "numpy"),
+    "mope.rows": Row("data metrics bootstrap", "numpy"),
     "mope.report": Row("bootstrap"),
-    "mope.evaluate": Row("data ranks metrics bootstrap report", "numpy"),
+    "mope.tables": Row("bootstrap report"),
+    "mope.evaluate": Row("data ranks metrics bootstrap rows report tables", "numpy"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
