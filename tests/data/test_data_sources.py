@@ -27,7 +27,8 @@ def test_a_saved_dataset_inside_a_folder_is_read_as_one(write: Any, tmp_path: Pa
     import datasets
 
     write("d/b.jsonl", [ROW])
-    datasets.Dataset.from_list([ROW, ROW]).save_to_disk(str(tmp_path / "d/saved"))
+    half = datasets.Dataset.from_list([ROW])
+    datasets.DatasetDict(train=half, test=half).save_to_disk(str(tmp_path / "d/saved"))
     assert read_examples([tmp_path / "d"]).sources == ["b", "saved", "saved"]
 
 

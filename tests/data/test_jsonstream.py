@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mope.data import jsonstream
@@ -17,6 +17,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=6), st.integers(1, 9), st.sampled_from([None, 1]))
 def test_an_array_is_read_whole_whatever_the_chunk(items: list[Any], chunk: int, indent: int | None) -> None:
     text = json.dumps(items, indent=indent)
@@ -25,6 +26,7 @@ def test_an_array_is_read_whole_whatever_the_chunk(items: list[Any], chunk: int,
         assert list(jsonstream.values(io.StringIO(text))) == items
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES.filter(lambda v: not isinstance(v, list)), max_size=6), st.integers(1, 9))
 def test_values_one_after_another_are_read_whatever_the_chunk(items: list[Any], chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

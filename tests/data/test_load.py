@@ -10,6 +10,7 @@ import pytest
 
 from mope.chat import estimate_tokens
 from mope.data.load import iter_examples, read_examples
+from mope.data.parquet import parquet_columns, parquet_rows
 from mope.data.records import LengthData
 from mope.errors import DataError
 from mope.types import History, Request
@@ -135,6 +136,14 @@ def test_requests_of_one_growing_chat_stay_in_one_group(write: Any) -> None:
             {"messages": [{"role": "user", "content": "other"}], "response_tokens": 2}]  # fmt: skip
     groups = read_examples([write("c.jsonl", rows)]).groups
     assert groups[0] == groups[1] != groups[2]
+
+
+def test_prompts_are_grouped_by_id_or_by_what_they_say(write: Any) -> None:
+    rows = [{"prompt": "p", "response_tokens": 1}, {"prompt": "p", "response_tokens": 2}]
+    rows += [{"prompt": "q", "response_tokens": 1}, {"prompt": "p", "response_tokens": 1, "prompt_id": "i"}]
+    groups = read_examples([write("g.jsonl", rows)]).groups
+    assert groups[0] == groups[1] != groups[2]
+    assert groups[3] == "i"
 
 
 def test_messages_alone_are_conversations(write: Any) -> None:
@@ -328,6 +337,22 @@ def test_long_texts_are_cut_and_sizes_kept(write: Any) -> None:
     (example,) = read_examples([write("a.jsonl", [row])]).examples
     assert example.request.prompt == "h" * 4000 + "t" * 2000
     assert example.request.prompt_tokens == 2500
+
+
+def test_long_texts_are_cut_in_histories_too(write: Any) -> None:
+    turns = [("human", "h" * 9000), ("gpt", "a"), ("human", "q"), ("gpt", "b")]
+    row = {"conversations": [{"from": who, "value": text} for who, text in turns]}
+    last = read_examples([write("a.jsonl", [row])]).examples[-1].request.history
+    assert last.prompts == ("h" * 6000,)
+    assert last.tokens == estimate_tokens("h" * 9000) + 1
+
+
+def test_only_the_columns_needed_are_read_from_parquet(write: Any) -> None:
+    row = {"prompt": "p", "usage": {"completion_tokens": 1}, "embedding": [0.5] * 9, "a.b": 2}
+    path = write("a.parquet", [row])
+    assert set(parquet_columns(path)) == {"prompt", "usage.completion_tokens", "embedding", "a.b"}
+    (found,) = parquet_rows(path, ["prompt", "usage.completion_tokens", "a.b"])
+    assert found == {"prompt": "p", "usage": {"completion_tokens": 1}, "a.b": 2}
 
 
 def test_lone_surrogates_and_nul_survive_reading(tmp_path: Path) -> None:

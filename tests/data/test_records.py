@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mope.data.records import Example, LengthData
@@ -48,6 +48,7 @@ def test_an_example_without_usable_lengths_cannot_be_made(lengths: tuple[int, ..
         one(*lengths)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_digest_does_not_see_the_order_of_rows_or_samples(rng: random.Random) -> None:
     examples = [*synthetic(12, 5).examples, one(1, 2, 3)]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mope.data.records import Example, LengthData
@@ -28,6 +28,7 @@ def test_proportions() -> None:
     assert shares == pytest.approx([0.7, 0.1, 0.1, 0.1], abs=0.013)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(), max_size=4), max_size=30), st.lists(st.text(max_size=4), max_size=10)
 )
@@ -98,6 +99,7 @@ def test_bounds_out_of_order_are_refused(cuts: tuple[float, float, float]) -> No
         Bounds(*cuts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3000), min_size=3, max_size=200))
 def test_fitted_bounds_fill_every_bucket(lengths: list[int]) -> None:
     try:

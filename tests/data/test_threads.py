@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mope.data.load import read_examples
@@ -89,6 +89,7 @@ def turns_of(cells: list[tuple[str, int, int, int]]) -> list[Turn]:
     ]
 
 
+@settings(deadline=None)
 @given(TURNS)
 def test_no_turn_sees_itself_or_the_future(cells: list[tuple[str, int, int, int]]) -> None:
     turns = turns_of(cells)
@@ -104,6 +105,7 @@ def test_no_turn_sees_itself_or_the_future(cells: list[tuple[str, int, int, int]
         assert [length // 10 for length in history.lengths] == [10 * p + t for p, t in earlier][-32:]
 
 
+@settings(deadline=None)
 @given(TURNS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(
     cells: list[tuple[str, int, int, int]], rng: random.Random

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mope.data.values import Refused, clean, count_of, counts_of, label_of, prompt_of, shorten, text_of
@@ -114,6 +114,7 @@ def test_long_text_keeps_head_and_tail() -> None:
     assert shorten(text[:6000]) == text[:6000]
 
 
+@settings(deadline=None)
 @given(JSONISH)
 def test_any_cell_is_read_or_refused(value: Any) -> None:
     for read in (text_of, prompt_of, lambda v: counts_of(v, "length"), lambda v: count_of(v, "cap")):
