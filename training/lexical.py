@@ -20,7 +20,8 @@ from mope.types import BUCKETS, Request
 
 BITS = 15
 FOLDS = 5
-# Chosen on ShareGPT's validation part: more trees gain less than 0.3 points of accuracy for their time.
+# Chosen on ShareGPT's validation part: three times the trees gain 0.4 points of accuracy for 4 us a prompt,
+# half as many lose 0.5; the n-gram scores gain 2.3 over the features alone.
 ROUTER = Boosting(iterations=20, rate=0.25, leaves=16, depth=6)
 # L2 on n-gram weights and on the calibration's distance from none, in nats over the whole data.
 NGRAM_PENALTY = 1.1

@@ -49,7 +49,7 @@ NAMES: tuple[str, ...] = SURFACE + CONTEXT
 
 SEEN_PROMPTS = 8
 SEEN_LENGTHS = 32
-SEEN_CHARS = 120
+SEEN_CHARS = 60
 ENDINGS = {".": 1.0, "!": 1.0, "?": 2.0, ":": 3.0, ",": 4.0, "`": 5.0, '"': 6.0, "'": 6.0, ")": 7.0, "]": 7.0}
 MISSING = float("nan")
 _NO_HISTORY = [MISSING] * len(CONTEXT[2:])
@@ -164,6 +164,6 @@ def _prompts(values: list[float], prompt: str, history: History) -> None:
         share = shared / (size + len(other) - shared or 1)
         if share > best:
             best, answer = share, back
-    # A length belongs to a prompt only where each earlier prompt has one.
-    paired = len(history.lengths) == len(prompts)
+    # Both count back from the newest; a history may keep more lengths than prompts, never the other way round.
+    paired = len(history.lengths) >= len(prompts)
     values += (len(prompts[-1]), prompts[-1] == prompt, best, history.lengths[answer] if paired else MISSING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from zlib import crc32
 
@@ -69,5 +70,6 @@ def bucket_ids(
         joined += hashes(found, request.model)
         starts.append(len(joined))
     # CRC-32 is linear: neighbours differ in few bits. A multiplication spreads them over the top bits.
-    mixed = np.array(joined, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    packed = np.frombuffer(struct.pack(f"{len(joined)}I", *joined), dtype=np.uint32)
+    mixed = packed.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (mixed >> np.uint64(64 - bits)).astype(np.int64), np.array(starts, dtype=np.int64)
