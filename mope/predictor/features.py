@@ -123,7 +123,7 @@ def _context(values: list[float], request: Request) -> None:
     if not (history.prompts or history.lengths or history.answer_tail or history.tokens):
         values += _NO_HISTORY
         return
-    _answers(values, history.lengths[-SEEN_LENGTHS:], len(history.lengths))
+    _answers(values, history.lengths[-SEEN_LENGTHS:])
     values.append(MISSING if history.tokens is None else history.tokens)
     _prompts(values, request.prompt, history)
     tail = history.answer_tail
@@ -131,7 +131,7 @@ def _context(values: list[float], request: Request) -> None:
     values.append(_trend(history.lengths))
 
 
-def _answers(values: list[float], lengths: tuple[int, ...], answers: int) -> None:
+def _answers(values: list[float], lengths: tuple[int, ...]) -> None:
     """The number of earlier answers, the last three lengths, then mean, median, longest, shortest."""
     if not lengths:
         values += (0.0, *[MISSING] * 7)
@@ -139,7 +139,7 @@ def _answers(values: list[float], lengths: tuple[int, ...], answers: int) -> Non
     ordered = sorted(lengths)
     n = len(ordered)
     values += (
-        answers, lengths[-1], lengths[-2] if n > 1 else MISSING, lengths[-3] if n > 2 else MISSING,
+        n, lengths[-1], lengths[-2] if n > 1 else MISSING, lengths[-3] if n > 2 else MISSING,
         sum(ordered) / n, (ordered[n // 2] + ordered[(n - 1) // 2]) / 2, ordered[-1], ordered[0],
     )  # fmt: skip
 
@@ -164,6 +164,6 @@ def _prompts(values: list[float], prompt: str, history: History) -> None:
         share = shared / (size + len(other) - shared or 1)
         if share > best:
             best, answer = share, back
-    # Both count back from the newest; a history may keep more lengths than prompts, never the other way round.
+    # Both end at the newest, and a history may keep more lengths than prompts. With fewer, some have none.
     paired = len(history.lengths) >= len(prompts)
     values += (len(prompts[-1]), prompts[-1] == prompt, best, history.lengths[answer] if paired else MISSING)

@@ -88,6 +88,15 @@ def test_latest_of_equally_similar_prompts_counts():
     assert named("go", History(prompts=("x", "go"), lengths=(1, 2)))["repeats_previous"] == 1
 
 
+def test_a_history_may_keep_more_answers_than_prompts():
+    assert named("go", History(prompts=("go", "x"), lengths=(1, 2, 3)))["similar_answer"] == 2
+
+
+def test_only_the_latest_answers_count():
+    got = named("go", History(lengths=(10**6, *[5] * 32)))
+    assert (got["answers"], got["longest_answer"]) == (32, 5)
+
+
 def test_answers_that_cannot_be_paired_with_prompts_are_not():
     got = named("go", History(prompts=("go", "stop"), lengths=(4,)))
     assert got["similarity"] == 1
