@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
 from mope.errors import ConfigError
+from mope.predictor.bundle import MoPE
 from mope.predictor.router import LexicalRouter
 from mope.types import Request
 
@@ -49,3 +55,61 @@ def _seconds(router: LexicalRouter, batch: list[Request], clock: Callable[[], fl
     start = clock()
     router.probabilities(batch)
     return clock() - start
+
+
+def predictor_latency(
+    bundle: MoPE, requests: Sequence[Request], *, repeats: int = 100, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Milliseconds a call of `predict` for batches of 1 and 32: `batch_1_p50_ms` and so on."""
+    if not requests:
+        raise ConfigError("no requests to time", "at least one")
+    numbers: dict[str, float] = {}
+    for size in BATCHES:
+        taken = []
+        for batch in _batches(requests, size, repeats + WARM_UP):
+            start = clock()
+            bundle.predict(batch)
+            taken.append(clock() - start)
+        for level in (50, 99):
+            numbers[f"batch_{size}_p{level}_ms"] = float(np.percentile(taken[WARM_UP:], level)) * 1e3
+    return numbers
+
+
+def cold_start(source: str | None, prompt: str = "Explain quicksort", repeats: int = 5) -> dict[str, float]:
+    """Seconds from starting Python to the first forecast, and to `import mope`, each in a fresh process."""
+    load = f"from mope import MoPE; MoPE.from_pretrained({source!r}).predict({prompt!r})"
+    return {"cold_predict_s": _fresh(load, repeats), "import_mope_s": _fresh("import mope", repeats)}
+
+
+def _fresh(code: str, repeats: int) -> float:
+    """Median wall time of `python -c code`, less that of an empty program; the first run only warms the disk."""
+    def once(program: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return time.perf_counter() - start
+
+    full, empty = ([once(program) for _ in range(repeats + 1)][1:] for program in (code, "pass"))
+    return float(np.median(full) - np.median(empty))
+
+
+def machine() -> dict[str, str | float]:
+    """What the numbers were measured on."""
+    return {
+        "machine": f"{os.cpu_count()} CPU cores, {cpu_name()}",
+        "python": sys.version.split()[0],
+        "onnxruntime": version("onnxruntime"),
+        "numpy": np.__version__,
+        "load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan"),
+    }
+
+
+def cpu_name() -> str:
+    """Model name of the processor, and the vector units that decide its speed."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = names.get("flags", "").split()
+    units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni") if flag in flags]
+    return f"{names.get('model name', platform.machine())} ({', '.join(units)})"

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "mope train chats.jsonl --output my-bundle --preset tiny",
     "evaluate": "mope evaluate my-bundle chats.jsonl --by source",
     "predict": "mope predict 'Write a haiku about autumn.'",
+    "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
 }
 

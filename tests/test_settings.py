@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from mope.cli.flags import apply_settings, describe_settings, parse_settings
+from mope.settings import apply_settings, describe_settings, parse_settings
 from mope.errors import ConfigError
 
 

@@ -1,0 +1,55 @@
+"""`mope bench`: how long the hot paths take on this machine."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class What(str, Enum):
+    """What can be timed."""
+
+    predictor = "predictor"
+
+
+def bench(
+    what: Annotated[What, typer.Argument(help="predictor: router, forecasts, cold start.")] = What.predictor,
+    bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
+    data: Annotated[list[str] | None, typer.Option("--data", help="Prompts to time with; default: made-up chats.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Timed calls of each kind.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Time the router, forecasts one by one and in batches of 32, and the cold start."""
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from mope.bench import cold_start, machine, predictor_latency, router_latency
+    from mope.cli.running import print_json
+    from mope.data.load import read_examples
+    from mope.data.synthetic import synthetic
+    from mope.predictor.bundle import MoPE
+
+    source = bundle or None
+    requests = (read_examples(data, limit=2000) if data else synthetic(500)).requests
+    loaded = MoPE.from_pretrained(source, backend=backend, threads=threads)
+    numbers: dict[str, object] = dict(machine())
+    numbers["bytes"] = sum(p.stat().st_size for p in loaded.folder.rglob("*") if p.is_file() and "run" not in p.parts)
+    numbers |= {f"router_{k}": v for k, v in router_latency(loaded.lexical, requests, repeats=repeats).items()}
+    default = loaded.config.routing
+    for routing in ("hard", "soft"):
+        loaded.config = replace(loaded.config, routing=routing)
+        numbers |= {f"{routing}_{k}": v for k, v in predictor_latency(loaded, requests, repeats=repeats).items()}
+    numbers |= {"default_routing": default, **cold_start(source)}
+    if as_json:
+        print_json(numbers)
+        return
+    table = Table("measure", "value", box=None)
+    for name, value in numbers.items():
+        table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)

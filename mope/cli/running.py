@@ -1,0 +1,95 @@
+"""What commands share: mappings, progress, tables, JSON. Logs and progress go to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mope.errors import ConfigError
+from mope.types import LengthForecast, Request
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mope.data.records import LengthData
+    from mope.report import Report
+
+SHOWN = 60  # characters of a prompt in a table
+
+
+def parse_mapping(pairs: Sequence[str] | None) -> dict[str, str] | None:
+    """`prompt=question` or `prompt=question,length=tokens`, repeated, as a mapping."""
+    if not pairs:
+        return None
+    items = [item.strip() for pair in pairs for item in pair.split(",") if item.strip()]
+    wrong = [item for item in items if "=" not in item]
+    if wrong:
+        raise ConfigError(f"--map {wrong[0]!r}", "FIELD=COLUMN")
+    return {field.strip(): column.strip() for field, column in (item.split("=", 1) for item in items)}
+
+
+def progress_bar() -> Progress:
+    """A progress display on stderr with the stage, its last validation and the time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+    )  # fmt: skip
+
+
+def print_rows(data: LengthData) -> None:
+    """How many rows came and how many were refused, by reason."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print(f"{len(data):,} examples, {sum(data.refused.values()):,} rows refused")
+    for reason, count in data.refused.most_common():
+        console.print(f"  {count:,} x {reason}")
+    for note in data.notes:
+        console.print(f"  note: {note}")
+
+
+def print_json(value: Any) -> None:
+    """The one JSON document of a command."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def print_report(report: Report) -> None:
+    """An evaluation as tables."""
+    from rich.console import Console
+
+    from mope.tables import report_tables
+
+    console = Console()
+    for item in report_tables(report):
+        console.print(item)
+
+
+def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForecast]) -> None:
+    """Forecasts for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("prompt", max_width=SHOWN, no_wrap=True)
+    for name in ("tokens", "80 % interval", "bucket", "router"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for request, forecast in zip(requests, forecasts, strict=True):
+        table.add_row(
+            " ".join(request.prompt[: 4 * SHOWN].split()),
+            f"{forecast.tokens:.0f}",
+            f"{forecast.low:.0f} to {forecast.high:.0f}",
+            forecast.bucket,
+            " / ".join(f"{p:.2f}" for p in forecast.probabilities),
+        )
+    Console().print(table)

@@ -1,0 +1,76 @@
+"""`mope train`: prompts and answers into a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="Files, folders or Hub ids of (prompt, answer) rows."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the bundle; it also gets run/ with logs.")
+    ],
+    preset: Annotated[
+        str | None, typer.Option(help="tiny, minilm-3, minilm, shipped or bert-base; default minilm.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Your own recipe (TOML), over the preset if both are given.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeat for more.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first rows only.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run into this folder stopped.")
+    ] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Measure the bundle on the test part.")
+    ] = True,
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting with its default, and exit.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train a bundle: router, experts, proxy and floors, calibrated, with measured facts.
+
+    A run that was stopped, or a recipe with more epochs, goes on with --resume: finished stages are kept.
+    """
+    from mope.extras import require
+
+    require("train", "training")
+    from mope.cli.running import parse_mapping, print_json, print_report, print_rows, progress_bar
+    from mope.data.load import read_examples
+    from mope.settings import describe_settings
+    from mope.training.recipe import Recipe, load_recipe
+
+    if show_settings:
+        typer.echo(describe_settings(Recipe))
+        raise typer.Exit
+    chosen = load_recipe(preset, recipe, settings or ())
+    rows = read_examples(data, mapping=parse_mapping(mapping), tokenizer=tokenizer, limit=limit)
+    print_rows(rows)
+    from mope.training.train import train as run
+
+    folder = run(chosen, rows, output, resume=resume, progress=progress_bar())
+    report = None
+    if evaluate:
+        from mope.cli.measuring import measure_into_facts
+
+        report = measure_into_facts(folder, rows)
+    if as_json:
+        print_json({"bundle": str(folder), "report": report.to_dict() if report else None})
+    elif report:
+        print_report(report)

@@ -1,0 +1,274 @@
+"""MoPE: everything from a request to a forecast of its length. Start reading at `predict`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from mope.errors import BundleError, PromptError
+from mope.hub import local_folder
+from mope.predictor import layout
+from mope.predictor.backends import Backend, open_backend
+from mope.predictor.calibration import Calibration, predicted_buckets
+from mope.predictor.config import BundleConfig
+from mope.predictor.features import NAMES
+from mope.predictor.floors import Floors
+from mope.predictor.inputs import Inputs, build_inputs
+from mope.predictor.mixture import mix
+from mope.predictor.router import LexicalRouter, softmax
+from mope.predictor.text import check_prompt
+from mope.types import BUCKETS, LengthForecast, Message, Request
+
+BATCH = 32
+FloatArray = NDArray[np.float64]
+Chat = Sequence[Message | Mapping[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Forecasts of n requests by one way of forecasting: tokens [n]; the rest where that way has it.
+
+    quantiles [n, K] in tokens at the bundle's levels; low and high [n] the calibrated 80 % interval;
+    probabilities [n, 3] of the buckets.
+    """
+
+    tokens: FloatArray
+    quantiles: FloatArray | None = None
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+    probabilities: FloatArray | None = None
+
+
+class MoPE:
+    """A bundle ready to predict. Make one with `MoPE.from_pretrained`."""
+
+    def __init__(self, folder: Path, config: BundleConfig, backend: Backend, tokenizer: Tokenizer) -> None:
+        self.folder, self.config, self.backend, self.tokenizer = folder, config, backend, tokenizer
+        self.calibration = Calibration({})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        backend: str = "auto",
+        threads: int = 1,
+        revision: str | None = None,
+    ) -> MoPE:
+        """Load a bundle from a folder or Hub id; without one, the bundle that ships with mope.
+
+        `backend` is auto, onnx-int8, onnx or torch; `threads` is for one forecast on the CPU. Raises `BundleError` for
+        a folder that is not whole, of another format, or changed since it was written.
+        """
+        folder = (
+            Path(str(files("mope") / "assets" / "default"))
+            if source is None
+            else local_folder(source, revision)
+        )
+        config = BundleConfig.from_json(layout.read_text(folder, layout.CONFIG))
+        if config.features != NAMES:
+            raise BundleError("a bundle with other features", "those of this mope version", "train it again")
+        layout.check_files(folder, config.files)
+        bundle = cls(folder, config, open_backend(folder, config, backend, threads), _tokenizer(folder))
+        bundle.calibration = Calibration.from_json(layout.read_text(folder, layout.CALIBRATION))
+        return bundle
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Copy the bundle's files to `folder`, each whole or not at all; config.json last."""
+        target = Path(folder)
+        names = [*self.config.files, layout.CALIBRATION, layout.FACTS, "README.md"]
+        for name in dict.fromkeys(names):
+            if (self.folder / name).is_file():
+                with layout.whole(target / name) as partial:
+                    shutil.copyfile(layout.inside(self.folder, name), partial)
+        layout.write_text(target / layout.CONFIG, self.config.to_json())
+
+    @cached_property
+    def lexical(self) -> LexicalRouter:
+        """The cheap router."""
+        return LexicalRouter.from_arrays(layout.read_arrays(self.folder, layout.ROUTER))
+
+    @cached_property
+    def floors(self) -> Floors | None:
+        """The untrained floors, where the bundle carries them."""
+        if not (self.folder / layout.FLOORS).is_file():
+            return None
+        return Floors.from_arrays(layout.read_arrays(self.folder, layout.FLOORS))
+
+    @overload
+    def predict(self, requests: str | Request) -> LengthForecast: ...
+    @overload
+    def predict(self, requests: Sequence[str | Request]) -> list[LengthForecast]: ...
+    def predict(
+        self, requests: str | Request | Sequence[str | Request]
+    ) -> LengthForecast | list[LengthForecast]:
+        """Forecast the output length of one prompt or request, or of a list of them, in order.
+
+        Raises `PromptError` naming the place of a prompt that is no text, empty, too long or binary.
+        """
+        if isinstance(requests, (str, Request)):
+            return self.predict([requests])[0]
+        rows = [_request(item, place) for place, item in enumerate(requests)]
+        if not rows:
+            return []
+        inputs = self.inputs(rows)
+        probabilities = self.route(rows, inputs)
+        logs = (
+            self._hard(inputs, probabilities)
+            if self.config.routing == "hard"
+            else self._soft(inputs, probabilities)
+        )
+        return self._forecasts(self._column(self.config.routing, logs, probabilities))
+
+    def inputs(self, requests: Sequence[Request]) -> Inputs:
+        """Requests as arrays."""
+        return build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
+
+    def route(self, requests: Sequence[Request], inputs: Inputs) -> FloatArray:
+        """Probability of each bucket, [n, 3]; "both" is the mean of the two routers."""
+        found = []
+        if self.config.router != "encoder":
+            found.append(self.lexical.probabilities(requests, inputs.features).astype(np.float64))
+        if self.config.router != "lexical":
+            found.append(softmax(self.run([layout.ENCODER_ROUTER], inputs)[:, 0].astype(np.float64)))
+        mean: FloatArray = np.mean(found, axis=0)
+        return mean
+
+    def run(
+        self, networks: Sequence[str], inputs: Inputs, only: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Outputs of networks [n, len(networks), K]; with `only` [n], of network number only[i] alone: [n, 1, K]."""
+        out: NDArray[np.float32] | None = None
+        for rows in _batches(inputs):
+            batch = inputs.batch(rows)
+            shared = self.backend.shared(batch)
+            for place, network in enumerate(networks):
+                chosen = np.arange(len(rows)) if only is None else np.flatnonzero(only[rows] == place)
+                if not len(chosen):
+                    continue
+                part, texts = batch.subset(chosen)
+                got = self.backend.run(network, part, shared[texts])
+                if out is None:
+                    out = np.zeros(
+                        (len(inputs), len(networks) if only is None else 1, got.shape[1]), np.float32
+                    )
+                out[rows[chosen], place if only is None else 0] = got
+        assert out is not None
+        return out
+
+    def columns(
+        self, requests: Sequence[Request], true_lengths: NDArray[np.float64] | None = None
+    ) -> dict[str, Column]:
+        """Every way this bundle can forecast, by name, for evaluation; the oracle needs `true_lengths` [n]."""
+        inputs = self.inputs(requests)
+        probabilities = self.route(requests, inputs)
+        experts = self.run(BUCKETS, inputs).astype(np.float64)
+        rows = np.arange(len(inputs))
+        levels = self.config.quantiles
+        columns = {
+            "MoPE (routed, hard)": self._column(
+                "hard", experts[rows, probabilities.argmax(1)], probabilities
+            ),
+            "MoPE (routed, soft)": self._column("soft", mix(experts, probabilities, levels), probabilities),
+        }
+        if true_lengths is not None:
+            true = self.config.bounds.bucket(true_lengths)
+            columns["MoPE (oracle router)"] = self._column("oracle", experts[rows, true], None)
+        if self.backend.has(layout.PROXY):
+            columns["proxy"] = self._column(
+                "proxy", self.run([layout.PROXY], inputs)[:, 0].astype(np.float64), None
+            )
+        if self.floors is not None:
+            names = {"constant": "constant", "surface": "surface GBDT", "context": "context GBDT"}
+            chosen = self.floors.buckets(requests, inputs.features)
+            for name, tokens in self.floors.predict(requests, inputs.features).items():
+                columns[names[name]] = Column(tokens, probabilities=np.eye(len(BUCKETS))[chosen[name]])
+        return columns
+
+    def _hard(self, inputs: Inputs, probabilities: FloatArray) -> FloatArray:
+        return self.run(BUCKETS, inputs, probabilities.argmax(1))[:, 0].astype(np.float64)
+
+    def _soft(self, inputs: Inputs, probabilities: FloatArray) -> FloatArray:
+        return mix(self.run(BUCKETS, inputs).astype(np.float64), probabilities, self.config.quantiles)
+
+    def _column(self, name: str, logs: FloatArray, probabilities: FloatArray | None) -> Column:
+        levels, bounds = self.config.quantiles, self.config.bounds
+        medians = logs[:, levels.index(0.5)]
+        if probabilities is None:
+            buckets = predicted_buckets(medians, (bounds.short, bounds.medium))
+        else:
+            buckets = probabilities.argmax(1)
+        low, high = self.calibration.interval(name, buckets, logs, levels)
+        quantiles = np.maximum(np.expm1(np.minimum(logs, 20.0)), 0.0)
+        return Column(quantiles[:, levels.index(0.5)], quantiles, low, high, probabilities)
+
+    def _forecasts(self, column: Column) -> list[LengthForecast]:
+        assert column.quantiles is not None and column.probabilities is not None
+        assert column.low is not None and column.high is not None
+        places = column.probabilities.argmax(1)
+        return [
+            LengthForecast(
+                tokens=float(column.tokens[i]),
+                low=float(column.low[i]),
+                high=float(column.high[i]),
+                levels=self.config.quantiles,
+                quantiles=tuple(map(float, column.quantiles[i])),
+                bucket=BUCKETS[places[i]],
+                probabilities=tuple(map(float, column.probabilities[i])),  # type: ignore[arg-type]
+            )
+            for i in range(len(column.tokens))
+        ]
+
+
+def with_hashes(config: BundleConfig, folder: Path) -> BundleConfig:
+    """`config` that lists the hash of every weight file now in `folder`."""
+    kinds = ("*.safetensors", "*/*.safetensors", "onnx/*.onnx", "onnx/int8/*.onnx", layout.TOKENIZER)
+    found = sorted(path for kind in kinds for path in folder.glob(kind) if not path.name.startswith("."))
+    return replace(config, files={p.relative_to(folder).as_posix(): layout.sha256(p) for p in found})
+
+
+def _request(item: object, place: int) -> Request:
+    request = item if isinstance(item, Request) else Request(prompt=item)  # type: ignore[arg-type]
+    try:
+        check_prompt(request.prompt)
+    except PromptError as error:
+        if place:
+            raise PromptError(
+                f"prompt number {place + 1}: {error.came}", error.expected, error.todo
+            ) from None
+        raise
+    return request
+
+
+def _batches(inputs: Inputs) -> list[NDArray[np.int64]]:
+    """Rows in batches of texts of like size; rows that read one text stay together."""
+    if len(inputs) <= BATCH:
+        return [np.arange(len(inputs))] if len(inputs) else []
+    order = np.lexsort((inputs.text, inputs.sizes[inputs.text]))
+    changes = np.flatnonzero(np.diff(inputs.text[order], prepend=-1))
+    cuts = changes[BATCH::BATCH]
+    return [
+        rows for part in np.split(order, cuts) for rows in np.array_split(part, -(-len(part) // (64 * BATCH)))
+    ]
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    text = layout.read_text(folder, layout.TOKENIZER)
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise BundleError(
+            f"tokenizer.json cannot be read ({error})", "a tokenizer file", "fetch the bundle again"
+        ) from None
+
+
+__all__ = ["Column", "MoPE", "with_hashes"]

@@ -1,0 +1,128 @@
+"""Names of a bundle's files, and their safe reading: nothing is unpickled, nothing outside the folder is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mope.errors import BundleError
+from mope.types import BUCKETS
+
+CONFIG = "config.json"
+CALIBRATION = "calibration.json"
+TOKENIZER = "tokenizer.json"
+FACTS = "facts.json"
+ROUTER = "router.safetensors"
+FLOORS = "floors.safetensors"
+TRUNK, PROXY, ENCODER_ROUTER = "trunk", "proxy", "router"
+NETWORKS = (TRUNK, *BUCKETS, PROXY, ENCODER_ROUTER)
+MAX_BYTES = 4 << 30
+
+
+def weights_file(network: str) -> str:
+    """Path of a network's weights inside the bundle."""
+    if network in BUCKETS:
+        return f"experts/{network}.safetensors"
+    return "router/encoder.safetensors" if network == ENCODER_ROUTER else f"{network}.safetensors"
+
+
+def onnx_file(network: str, int8: bool) -> str:
+    """Path of a network's graph inside the bundle."""
+    return f"onnx/int8/{network}.onnx" if int8 else f"onnx/{network}.onnx"
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused where it is no plain file below the folder (absolute, `..`, symlink)."""
+    parts = Path(name).parts
+    path = folder.joinpath(*parts)
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise BundleError(f"a bundle file named {name!r}", "a path inside the bundle")
+    if not path.is_file():
+        raise BundleError(f"a bundle without {name}", "a whole bundle folder", "train or fetch it again")
+    root = folder.resolve()
+    if root not in path.resolve().parents:
+        raise BundleError(f"{name} leads outside the bundle", "plain files inside the folder")
+    if path.stat().st_size > MAX_BYTES:
+        raise BundleError(f"{name} of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}")
+    return path
+
+
+def read_text(folder: Path, name: str) -> str:
+    """A small text file of the bundle."""
+    try:
+        return inside(folder, name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BundleError(
+            f"{name} is not UTF-8 text", "the file mope wrote", "fetch the bundle again"
+        ) from None
+
+
+def read_arrays(folder: Path, name: str) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a safetensors file."""
+    try:
+        return dict(load_file(inside(folder, name)))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{name} cannot be read ({error})", "a whole safetensors file", "fetch the bundle again"
+        ) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write a safetensors file whole or not at all."""
+    with whole(path) as partial:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to it when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _sha256(path)
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Compare the files that a config lists with their hashes; raises `BundleError` for the first that differs."""
+    for name, digest in files.items():
+        if sha256(inside(folder, name)) != digest:
+            raise BundleError(
+                f"{name} was changed or cut short (its hash differs)",
+                "the file mope wrote",
+                "fetch the bundle again",
+            )

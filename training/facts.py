@@ -1,0 +1,97 @@
+"""Measured facts about a run, for facts.json and the card: data, sizes, time, device, versions, seeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mope.data.records import LengthData
+from mope.data.split import Bounds
+from mope.training.recipe import Recipe
+
+PACKAGES = ("mope-llm", "torch", "lightning", "scikit-learn", "numpy", "tokenizers", "safetensors")
+
+
+def training_facts(
+    recipe: Recipe,
+    data: LengthData,
+    parts: Mapping[str, LengthData],
+    bounds: Bounds,
+    stages: Mapping[str, Mapping[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything a reader needs to judge or repeat the run, evaluation excepted."""
+    return {
+        "data": {
+            "digest": data.digest(),
+            "examples": {part: len(rows) for part, rows in parts.items()},
+            "groups": {part: len(set(rows.groups)) for part, rows in parts.items()},
+            "sources": dict(Counter(data.sources).most_common()),
+            "models": len(set(data.models)),
+            "refused": dict(data.refused),
+            "notes": data.notes,
+        },
+        "bounds": asdict(bounds),
+        "recipe": recipe.to_dict(),
+        "stages": {name: dict(record) for name, record in stages.items()},
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak_memory(),
+        **device_facts(recipe),
+    }
+
+
+def device_facts(recipe: Recipe) -> dict[str, Any]:
+    """The machine and the versions."""
+    return {
+        "device": _device(),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "versions": {name: _version(name) for name in PACKAGES},
+        "seed": recipe.seed,
+    }
+
+
+def peak_memory() -> int:
+    """Most memory this process held, in bytes: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} CPU cores, {_cpu_name()}"
+
+
+def _cpu_name() -> str:
+    """Model name, and the vector units that decide speed."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    units = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni")
+        if flag in names.get("flags", "").split()
+    ]
+    return f"{names.get('model name', platform.machine())} ({', '.join(units)})"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

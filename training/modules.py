@@ -1,0 +1,174 @@
+"""LightningModules: loss, logging, optimiser. The models themselves are plain modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from mope.errors import TrainingError
+from mope.predictor.expert import Expert
+from mope.training.losses import length_loss, mixture_loss, router_loss
+from mope.training.recipe import OptimConfig
+
+FLOOR = 0.02  # share of the peak rate that the cosine ends at
+Batch = dict[str, Tensor]
+
+
+class StageModule(pl.LightningModule):
+    """What all stages share: AdamW with layer-wise rates, warm-up and cosine, the NaN guard, seeding by chunk."""
+
+    def __init__(self, optim: OptimConfig, steps: int, seed: int, model_dropout: float) -> None:
+        super().__init__()
+        self.optim, self.steps, self.seed, self.model_dropout = optim, steps, seed, model_dropout
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of a batch."""
+        raise NotImplementedError
+
+    def medians(self, batch: Batch) -> Tensor:
+        """Forecast tokens [B] (validation)."""
+        raise NotImplementedError
+
+    def on_train_epoch_start(self) -> None:
+        """Draws depend on (seed, chunk) alone, so a resumed run draws what the unbroken one would have."""
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One step; a loss that is not finite ends the stage with what was saved before it."""
+        hidden = torch.rand(batch["model"].shape, device=batch["model"].device) < self.model_dropout
+        batch["model"] = batch["model"].masked_fill(hidden, 0)
+        loss = self.loss(batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.global_step}; the last checkpoint is kept. "
+                "Lower optim.lr or optim.head_lr, or check the data for absurd lengths, and use --resume"
+            )
+        self.log("train_loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Logs the mean absolute error in tokens."""
+        error = (self.medians(batch)[:, None] - batch["lengths"]).abs() * batch["weights"]
+        self.log(
+            "val_mae",
+            error.sum() / batch["weights"].sum(),
+            batch_size=len(error),
+            sync_dist=True,
+            prog_bar=True,
+        )
+
+    def networks(self) -> Iterator[Expert]:
+        """The experts (or router) this stage trains."""
+        for child in self.modules():
+            if isinstance(child, Expert):
+                yield child
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; a layer's rate falls with its depth below the top."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for network in self.networks():
+            depth = max((int(name) for name in network.encoder.layer), default=0)
+            for name, parameter in network.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault(self._rate(name, depth), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": params, "lr": rate} for rate, params in sorted(groups.items())],
+            weight_decay=self.optim.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, name: str, depth: int) -> float:
+        if not name.startswith("encoder.layer."):
+            return self.optim.head_lr
+        return self.optim.lr * self.optim.layer_decay ** (depth - int(name.split(".")[2]))
+
+    def _share(self, step: int) -> float:
+        """Share of the peak rate at `step`: linear rise, cosine fall."""
+        total = max(1, self.steps // self.optim.accumulate)
+        rise = min(1.0, (step + 1) / max(1.0, self.optim.warmup * total))
+        return rise * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))))
+
+
+def _inputs(batch: Batch) -> tuple[Tensor, ...]:
+    return tuple(batch[name] for name in ("x", "segments", "mask", "text", "features", "model"))
+
+
+class LengthModule(StageModule):
+    """Trains an expert or the proxy on quantiles of log1p(length)."""
+
+    levels: Tensor
+
+    def __init__(self, network: Expert, levels: tuple[float, ...], **common: Any) -> None:
+        super().__init__(**common)
+        self.network, self.middle = network, levels.index(0.5)
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Pinball loss, in logs and in tokens."""
+        logs = self.network(*_inputs(batch))
+        return length_loss(logs, batch["lengths"], batch["weights"], self.levels, self.optim.token_loss)
+
+    def medians(self, batch: Batch) -> Tensor:
+        """Median forecast in tokens."""
+        return torch.expm1(self.network(*_inputs(batch))[:, self.middle])
+
+
+class RouterModule(StageModule):
+    """Trains the encoder router. Its validation number is the error rate in per cent, under the same name."""
+
+    def __init__(self, network: Expert, **common: Any) -> None:
+        super().__init__(**common)
+        self.network = network
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross entropy against bucket shares."""
+        return router_loss(self.network(*_inputs(batch)), batch["shares"])
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Logs cross entropy times 100 as `val_mae`: it is what the checkpoint is chosen by."""
+        loss = router_loss(self.network(*_inputs(batch)), batch["shares"])
+        self.log("val_mae", 100 * loss, batch_size=len(batch["shares"]), sync_dist=True, prog_bar=True)
+
+
+class MixtureModule(StageModule):
+    """Trains router and experts together as one mixture density."""
+
+    levels: Tensor
+    grid: Tensor
+    step: Tensor
+
+    def __init__(
+        self,
+        router: Expert,
+        experts: list[Expert],
+        levels: tuple[float, ...],
+        grid: Tensor,
+        step: Tensor,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.router, self.experts = router, nn.ModuleList(experts)
+        for name, value in (("levels", torch.tensor(levels)), ("grid", grid), ("step", step)):
+            self.register_buffer(name, value, persistent=False)
+
+    def _both(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs = _inputs(batch)
+        return self.router(*inputs), torch.stack([expert(*inputs) for expert in self.experts], dim=1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Ranked probability score of the mixture."""
+        return mixture_loss(
+            *self._both(batch), batch["lengths"], batch["weights"], self.levels, self.grid, self.step
+        )
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Logs the score times 1000 as `val_mae`."""
+        self.log(
+            "val_mae", 1000 * self.loss(batch), batch_size=len(batch["shares"]), sync_dist=True, prog_bar=True
+        )

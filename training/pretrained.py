@@ -1,0 +1,116 @@
+"""Where an encoder starts: a folder, a package that carries weights, the Hub, or nothing (random)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from mope.errors import ConfigError
+from mope.predictor.config import EncoderConfig
+from mope.training.recipe import Recipe, WeightsConfig
+
+PACKAGE = "package:"
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+NEEDED = ("model.safetensors", "tokenizer.json", "config.json")
+
+
+def find_weights(weights: WeightsConfig) -> Path | None:
+    """The folder with pretrained weights, None for a random start.
+
+    Raises `ConfigError` naming every place that was tried.
+    """
+    if not weights.source:
+        return None
+    tried = []
+    for place in filter(None, (weights.source, weights.fallback)):
+        folder, why = _find(place)
+        if folder is not None:
+            return folder
+        tried.append(f"{place} ({why})")
+    raise ConfigError(
+        f"no pretrained weights at {', '.join(tried)}",
+        f"a folder with {', '.join(NEEDED)}, a package that carries one, or a Hub id that can be reached",
+        "download the model and give its folder with --set weights.source=FOLDER",
+    )
+
+
+def _find(place: str) -> tuple[Path | None, str]:
+    if place.startswith(PACKAGE):
+        spec = find_spec(place.removeprefix(PACKAGE))
+        if spec is None or not spec.submodule_search_locations:
+            return None, "package not installed"
+        return _complete(Path(spec.submodule_search_locations[0]) / "model")
+    if Path(place).is_dir():
+        return _complete(Path(place))
+    return _from_hub(place)
+
+
+def _complete(folder: Path) -> tuple[Path | None, str]:
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    return (None, f"lacks {', '.join(missing)}") if missing else (folder, "")
+
+
+def _from_hub(place: str) -> tuple[Path | None, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return _complete(Path(snapshot_download(place, allow_patterns=list(NEEDED))))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return None, f"not to be had from the Hub: {type(error).__name__}"
+
+
+def encoder_of(folder: Path | None, asked: EncoderConfig) -> EncoderConfig:
+    """The shape to build: widths from the weights' config.json, depth from the recipe."""
+    if folder is None:
+        return asked
+    raw = json.loads((folder / "config.json").read_text())
+    if raw.get("model_type") != "bert":
+        raise ConfigError(f"weights of type {raw.get('model_type')!r} in {folder.name}", "a BERT encoder")
+    if asked.num_hidden_layers > raw["num_hidden_layers"]:
+        raise ConfigError(
+            f"{asked.num_hidden_layers} layers asked for",
+            f"at most the {raw['num_hidden_layers']} of the weights",
+        )
+    same = {name: raw[name] for name in EncoderConfig.__dataclass_fields__ if name in raw}
+    return replace(EncoderConfig(**same), num_hidden_layers=asked.num_hidden_layers)
+
+
+def load_weights(folder: Path) -> dict[str, object]:
+    """Encoder tensors by the names of `Stack`: embeddings.* and layer.N.*."""
+    tensors: dict[str, object] = {}
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                name = key.removeprefix("bert.").removeprefix("encoder.")
+                if name.startswith(("embeddings.", "layer.")) and not name.endswith("position_ids"):
+                    tensors[name.replace(".gamma", ".weight").replace(".beta", ".bias")] = file.get_tensor(
+                        key
+                    )
+    except SafetensorError as error:
+        raise ConfigError(
+            f"weights in {folder.name} cannot be read ({error})", "a whole safetensors file"
+        ) from None
+    return tensors
+
+
+def make_tokenizer(folder: Path | None, recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of the weights, or WordPiece learned from `texts` where there are none."""
+    if folder is not None:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    size = min(recipe.weights.vocab_words, recipe.encoder.vocab_size)
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=SPECIALS, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
