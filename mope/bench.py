@@ -58,7 +58,11 @@ def _seconds(router: LexicalRouter, batch: list[Request], clock: Callable[[], fl
 
 
 def predictor_latency(
-    bundle: MoPE, requests: Sequence[Request], *, repeats: int = 100, clock: Callable[[], float] = time.perf_counter
+    bundle: MoPE,
+    requests: Sequence[Request],
+    *,
+    repeats: int = 100,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Milliseconds a call of `predict` for batches of 1 and 32: `batch_1_p50_ms` and so on."""
     if not requests:
@@ -83,6 +87,7 @@ def cold_start(source: str | None, prompt: str = "Explain quicksort", repeats: i
 
 def _fresh(code: str, repeats: int) -> float:
     """Median wall time of `python -c code`, less that of an empty program; the first run only warms the disk."""
+
     def once(program: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", program], check=True)

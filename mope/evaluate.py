@@ -99,7 +99,7 @@ def _facts(rows: Rows) -> DataFacts:
         samples=len(rows.truth),
         groups=rows.groups.count,
         repeated=sum(len(example.lengths) > 1 for example in examples),
-        capped=sum(e.cap is not None and tokens >= e.cap for e in examples for tokens in e.lengths),
+        capped=_capped(rows),
         refused=dict(rows.refused),
         mean_tokens=metrics.mean(rows.truth, rows.weights),
         median_tokens=metrics.weighted_median(rows.truth, rows.weights),
@@ -107,6 +107,11 @@ def _facts(rows: Rows) -> DataFacts:
         short_at_most=float(rows.bounds.short),
         medium_at_most=float(rows.bounds.medium),
     )
+
+
+def _capped(rows: Rows) -> int:
+    examples = rows.data.examples
+    return sum(e.cap is not None and tokens >= e.cap for e in examples for tokens in e.lengths)
 
 
 def _metrics(rows: Rows, answer: Answer, draws: Draws) -> dict[str, Interval | None]:
@@ -143,7 +148,7 @@ def _comparisons(rows: Rows, draws: Draws) -> tuple[Comparison, ...]:
 
 
 def _buckets(rows: Rows, draws: Draws) -> dict[str, BucketReport]:
-    """Of the default routing and of each baseline that names buckets; the other routing has the same router."""
+    """Of the default routing and each baseline that names buckets; both routings share one router."""
     found = {}
     for name in (rows.default, *BASELINES):
         predicted = rows.columns[name].bucket() if name in rows.columns else None
@@ -188,11 +193,12 @@ def _skill(rows: Rows, floor: FloatArray, where: NDArray[np.bool_], draws: Draws
     if constant is None:
         return {}
     groups, noise = rows.groups.take(where), (rows.weights * floor)[where]
+
+    def skill(sums: FloatArray) -> FloatArray:
+        return metrics.skill(sums[..., 0], sums[..., 1], sums[..., 2])
+
     return {
-        name: interval(
-            lambda s: metrics.skill(s[..., 0], s[..., 1], s[..., 2]), groups.sums(constant, error, noise), draws
-        )
-        for name, error in errors.items()
+        name: interval(skill, groups.sums(constant, error, noise), draws) for name, error in errors.items()
     }
 
 
@@ -204,6 +210,9 @@ def _notes(rows: Rows) -> tuple[str, ...]:
         notes.append(f"part {rows.part} holds rows the bundle was trained on, if it was trained on this data")
     if rows.groups.count < 2:
         notes.append("one conversation only: no intervals")
+    capped = _capped(rows)
+    if capped:
+        notes.append(f"{capped} answers were cut at their cap, so their true lengths are unknown")
     return (*notes, *rows.notes)
 
 

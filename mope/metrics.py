@@ -77,7 +77,9 @@ def covered(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> FloatArray:
 def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Weighted mean; NaN of nothing."""
     array = _floats(values)
-    return float(np.average(array, weights=None if weights is None else _floats(weights))) if array.size else float("nan")
+    if not array.size:
+        return float("nan")
+    return float(np.average(array, weights=None if weights is None else _floats(weights)))
 
 
 def weighted_median(values: ArrayLike, weights: ArrayLike | None = None) -> float:

@@ -51,8 +51,8 @@ def pair_sums(truth: ArrayLike, forecast: ArrayLike, weights: ArrayLike | None =
     w = np.ones(len(rank)) if weights is None else np.asarray(weights, np.float64)
     return PairSums(
         score=w * _scores(rank, true_rank, w),
-        truth=w * (w.sum() - np.bincount(true_rank, w)[true_rank]),
-        forecast=w * (w.sum() - np.bincount(rank, w)[rank]),
+        truth=w * _others(true_rank, w),
+        forecast=w * _others(rank, w),
     )
 
 
@@ -68,6 +68,14 @@ def order_accuracy(truth: ArrayLike, forecast: ArrayLike, weights: ArrayLike | N
 
 def _ranks(values: ArrayLike) -> IntArray:
     return np.unique(np.asarray(values), return_inverse=True)[1].astype(np.int64)
+
+
+def _others(rank: IntArray, w: FloatArray) -> FloatArray:
+    by_rank = np.bincount(rank, w)
+    others: FloatArray = (
+        by_rank.sum() - by_rank
+    )  # summed from the ranks, so that a single rank leaves exactly 0
+    return others[rank]
 
 
 def _scores(x: IntArray, y: IntArray, w: FloatArray) -> FloatArray:

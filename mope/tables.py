@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mope.bootstrap import Interval
@@ -22,18 +22,18 @@ class Table:
 
     def __rich__(self) -> object:
         """How rich prints it: the bracketed interval below its value, so that wide tables fit."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        shown = RichTable(
-            title=self.title, title_justify="left", title_style="bold", caption=self.note or None,
-            caption_justify="left", header_style="bold", pad_edge=False,
-        )  # fmt: skip
+        shown = RichTable(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
         for place, name in enumerate(self.header):
             shown.add_column(name, justify="right" if place else "left", no_wrap=not place)
         for row in self.rows:
             shown.add_row(*(Text(text.replace(" [", "\n[")) for text in row))
-        return shown
+        note = (Text(self.note, style="italic"),) if self.note else ()
+        return Group(Text(self.title, style="bold"), shown, *note, "")
 
 
 def report_tables(report: Report) -> list[Table]:
@@ -52,14 +52,15 @@ def report_tables(report: Report) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def markdown(report: Report) -> str:
-    """The report as a Markdown document."""
+def markdown(report: Report, pictures: Sequence[str] = ()) -> str:
+    """The report as a Markdown document that shows `pictures` (file names beside it)."""
     lines = ["# Evaluation", "", summary(report), ""]
     for table in report_tables(report):
         lines += [f"## {table.title}", "", _line(table.header), _line(("---",) * len(table.header))]
         lines += [_line(row) for row in table.rows]
         lines += ["", table.note, ""] if table.note else [""]
     lines += [f"- {note}" for note in report.notes]
+    lines += [f"\n![{name.removesuffix('.png')}]({name})" for name in pictures]
     return "\n".join(lines) + "\n"
 
 
@@ -178,18 +179,17 @@ def _floor(report: Report) -> list[Table]:
 
 
 def _slices(report: Report) -> Table:
-    names = [column.name for column in report.columns]
-    header = (f"{report.by}", "answers", *(f"MAE {name}" for name in names), "coverage")
+    names = [c.name for c in report.columns if c.name == report.default or not c.name.startswith("MoPE")]
     rows = tuple(
         (
             row.value or "(none)",
             str(row.samples),
-            *(cell(row.mae[name], tokens) for name in names),
             cell(row.coverage.get(report.default), share),
+            *(cell(row.mae[name], tokens) for name in names),
         )
         for row in report.slices
     )
-    return Table(f"By {report.by}", header, rows)
+    return Table(f"MAE by {report.by}, in tokens", (f"{report.by}", "answers", "coverage", *names), rows)
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -153,7 +153,7 @@ def compare(errors: Errors) -> list[dict[str, Any]]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
     lines = [
-        "| run | variant | upper networks a prompt | validation MAE | test MAE [95 %] | minus proxy [95 %] | p (Holm) |",
+        "| run | variant | upper networks | validation MAE | test MAE [95 %] | minus proxy [95 %] | p (Holm) |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -161,7 +161,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         p = f"{row['p_holm']:.3f}" if "p" in row else ""
         test = "{:.1f} [{:.1f}, {:.1f}]".format(*row["test_mae"])
         lines.append(
-            f"| {row['run']} | {row['variant']} | {row['upper_networks']} | {row['validation_mae']:.1f} | {test} | {gap} | {p} |"
+            f"| {row['run']} | {row['variant']} | {row['upper_networks']} | {row['validation_mae']:.1f} "
+            f"| {test} | {gap} | {p} |"
         )
     return "\n".join(lines) + "\n"
 

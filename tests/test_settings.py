@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from mope.settings import apply_settings, describe_settings, parse_settings
 from mope.errors import ConfigError
+from mope.settings import apply_settings, describe_settings, parse_settings
 
 
 @dataclass(frozen=True)

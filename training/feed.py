@@ -1,4 +1,4 @@
-"""What a stage is fed: deterministic batches by (seed, pass), whose position is a step number, so any stop resumes."""
+"""What a stage is fed: batches that depend on the seed and their number alone, so any stop can be resumed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Ticker(Callback):
         )
 
 
-def precision_of(recipe: Recipe) -> str:
+def precision_of(recipe: Recipe) -> Any:
     """The recipe's precision; "auto" is bf16-mixed only where the device computes in bf16 itself."""
     if recipe.precision != "auto":
         return recipe.precision
@@ -63,7 +63,7 @@ def precision_of(recipe: Recipe) -> str:
 def fit(
     module: StageModule, feed: FeedModule, folder: Path, recipe: Recipe, name: str, progress: Progress
 ) -> StageResult:
-    """Train `module` in `folder`, going on from its last checkpoint if there is one; the best weights are loaded back.
+    """Train `module` in `folder`, going on from its last checkpoint if there is one; ends with the best weights.
 
     Raises `TrainingError` when memory or disk run out or the loss is not finite; checkpoints are kept.
     """

@@ -55,7 +55,8 @@ def mixture_loss(
     scores [B, E] are the router's, knots [B, E, K] the experts' quantiles of log1p(length).
     """
     chances = scores.softmax(-1)
-    total = sum(chances[:, k, None] * distribution(grid, knots[:, k], levels) for k in range(knots.shape[1]))
+    parts = [chances[:, k, None] * distribution(grid, knots[:, k], levels) for k in range(knots.shape[1])]
+    total = torch.stack(parts).sum(0)
     below = (torch.log1p(lengths)[:, :, None] <= grid).to(knots.dtype)
     score = ((total[:, None, :] - below) ** 2 * step).sum(-1)
     return (score * weight).sum() / weight.sum()

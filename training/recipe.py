@@ -85,7 +85,8 @@ class Recipe:
         default=(33.0, 66.0, 99.0), metadata=_doc("short, medium, training cap")
     )
     router: str = field(
-        default="encoder", metadata=_doc("encoder: one is trained beside the lexical router; lexical: that one alone")
+        default="encoder",
+        metadata=_doc("encoder: one is trained beside the lexical router; lexical: that one alone"),
     )
     routing: str = field(
         default="auto", metadata=_doc("hard, soft, or auto; auto also picks the router, by validation MAE")

@@ -332,12 +332,13 @@ class Run:
     def _common(self, stage: str) -> dict[str, Any]:
         feed = self._feed("train", stage)
         return {
-            "optim": self.recipe.optim, "steps": feed.steps, "seed": feed.seed, "model_dropout": self.recipe.model_dropout,
+            "optim": self.recipe.optim, "steps": feed.steps, "seed": feed.seed,
+            "model_dropout": self.recipe.model_dropout,
         }  # fmt: skip
 
     def _feed(self, part: str, stage: str, weights: NDArray[np.float32] | None = None) -> Feed:
         epochs = float(getattr(self.recipe.epochs, stage))
-        seed = self.recipe.seed * 1009 + [f for f in EpochsConfig.__dataclass_fields__].index(stage)
+        seed = self.recipe.seed * 1009 + list(EpochsConfig.__dataclass_fields__).index(stage)
         hidden = None if stage == "proxy" else self.hidden.get(part)
         if part == "validation":
             rows = len(self.parts[part])

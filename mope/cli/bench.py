@@ -17,7 +17,9 @@ class What(str, Enum):
 def bench(
     what: Annotated[What, typer.Argument(help="predictor: router, forecasts, cold start.")] = What.predictor,
     bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
-    data: Annotated[list[str] | None, typer.Option("--data", help="Prompts to time with; default: made-up chats.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Prompts to time with; default: made-up chats.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(help="Timed calls of each kind.")] = 100,
@@ -39,12 +41,18 @@ def bench(
     requests = (read_examples(data, limit=2000) if data else synthetic(500)).requests
     loaded = MoPE.from_pretrained(source, backend=backend, threads=threads)
     numbers: dict[str, object] = dict(machine())
-    numbers["bytes"] = sum(p.stat().st_size for p in loaded.folder.rglob("*") if p.is_file() and "run" not in p.parts)
-    numbers |= {f"router_{k}": v for k, v in router_latency(loaded.lexical, requests, repeats=repeats).items()}
+    numbers["bytes"] = sum(
+        p.stat().st_size for p in loaded.folder.rglob("*") if p.is_file() and "run" not in p.parts
+    )
+    numbers |= {
+        f"router_{k}": v for k, v in router_latency(loaded.lexical, requests, repeats=repeats).items()
+    }
     default = loaded.config.routing
     for routing in ("hard", "soft"):
         loaded.config = replace(loaded.config, routing=routing)
-        numbers |= {f"{routing}_{k}": v for k, v in predictor_latency(loaded, requests, repeats=repeats).items()}
+        numbers |= {
+            f"{routing}_{k}": v for k, v in predictor_latency(loaded, requests, repeats=repeats).items()
+        }
     numbers |= {"default_routing": default, **cold_start(source)}
     if as_json:
         print_json(numbers)

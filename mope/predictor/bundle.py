@@ -66,8 +66,8 @@ class MoPE:
     ) -> MoPE:
         """Load a bundle from a folder or Hub id; without one, the bundle that ships with mope.
 
-        `backend` is auto, onnx-int8, onnx or torch; `threads` is for one forecast on the CPU. Raises `BundleError` for
-        a folder that is not whole, of another format, or changed since it was written.
+        `backend` is auto, onnx-int8, onnx or torch; `threads` is for one forecast on the CPU. Raises `BundleError`
+        for a folder that is not whole, of another format, or changed since it was written.
         """
         folder = (
             Path(str(files("mope") / "assets" / "default"))
@@ -105,7 +105,7 @@ class MoPE:
         return Floors.from_arrays(layout.read_arrays(self.folder, layout.FLOORS))
 
     @overload
-    def predict(self, requests: str | Request) -> LengthForecast: ...
+    def predict(self, requests: str | Request) -> LengthForecast: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, requests: Sequence[str | Request]) -> list[LengthForecast]: ...
     def predict(
@@ -212,8 +212,10 @@ class MoPE:
         return Column(quantiles[:, levels.index(0.5)], quantiles, low, high, probabilities)
 
     def _forecasts(self, column: Column) -> list[LengthForecast]:
-        assert column.quantiles is not None and column.probabilities is not None
-        assert column.low is not None and column.high is not None
+        assert column.quantiles is not None
+        assert column.probabilities is not None
+        assert column.low is not None
+        assert column.high is not None
         places = column.probabilities.argmax(1)
         return [
             LengthForecast(

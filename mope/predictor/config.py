@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from mope.data.split import Bounds
@@ -78,7 +79,7 @@ class BundleConfig:
         check(self.router in ROUTERS, f"router {self.router!r}", f"one of {ROUTERS}")
         check(self.routing in ROUTINGS, f"routing {self.routing!r}", f"one of {ROUTINGS}")
         levels = self.quantiles
-        rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(levels))
         check(
             0.5 in levels and rising and levels[0] > 0 and levels[-1] < 1,
             f"quantiles {levels}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHUNK = 4096
+Int = TypeVar("Int", np.int32, np.int8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +103,8 @@ def build_inputs(
     pieces = [p for i in range(0, len(first), CHUNK) for p in encode(first[i : i + CHUNK], tokenizer, config)]
     known = {name: index for index, name in enumerate(models, start=1)}
     return Inputs(
-        ids=_flat([ids for ids, _ in pieces], np.dtype(np.int32)),
-        segments=_flat([segments for _, segments in pieces], np.dtype(np.int8)),
+        ids=_flat([ids for ids, _ in pieces], np.int32),
+        segments=_flat([segments for _, segments in pieces], np.int8),
         starts=np.cumsum([0, *(len(ids) for ids, _ in pieces)], dtype=np.int64),
         text=text,
         features=matrix(requests) if features is None else features,
@@ -111,5 +112,5 @@ def build_inputs(
     )
 
 
-def _flat(lists: list[list[int]], kind: np.dtype[np.generic]) -> NDArray[np.generic]:
-    return np.fromiter((x for row in lists for x in row), kind, sum(map(len, lists)))  # type: ignore[no-any-return]
+def _flat(lists: list[list[int]], kind: type[Int]) -> NDArray[Int]:
+    return np.fromiter((x for row in lists for x in row), kind, sum(map(len, lists)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mope.errors import PromptError
+from mope.errors import BundleError, PromptError
 from mope.predictor.config import TextConfig
 from mope.types import Request
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHARS_PER_TOKEN = 16  # characters looked at per token kept: long enough that the cut falls inside, short enough to bound cost
+# Characters looked at per token kept: enough that the cut falls among them, few enough to bound the cost.
+CHARS_PER_TOKEN = 16
 MAX_PROMPT_CHARS = 8_000_000
 SMALL_BATCH = 48  # texts, three a request
 SPECIALS = ("[CLS]", "[SEP]")
@@ -63,8 +64,16 @@ def encode(
             history.answer_tail[-config.answer_tail * CHARS_PER_TOKEN :],
         )
     pieces = _tokens(_clean(texts), tokenizer)
-    cls, sep = (tokenizer.token_to_id(token) for token in SPECIALS)
-    return [_join(*pieces[i : i + 3], cls, sep, config) for i in range(0, len(pieces), 3)]
+    cls, sep = (_special(token, tokenizer) for token in SPECIALS)
+    triples = zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True)
+    return [_join(prompt, earlier, answer, cls, sep, config) for prompt, earlier, answer in triples]
+
+
+def _special(token: str, tokenizer: Tokenizer) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise BundleError(f"a tokenizer without {token}", "a BERT tokenizer", "fetch the bundle again")
+    return found
 
 
 def _join(

@@ -1,0 +1,98 @@
+"""`mope evaluate`: how good a bundle is on rows with known lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mope.report import Report
+    from mope.rows import Rows
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Bundle folder or Hub id.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="Files, folders or Hub ids of (prompt, answer) rows."),
+    ],
+    by: Annotated[str | None, typer.Option(help="A table by source, model or (true) bucket.")] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            help="test, validation, calibration, train, or all (data the bundle was not trained on)."
+        ),
+    ] = "test",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first rows only.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for report.json, report.md and the pictures."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples behind every interval.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Measure a bundle: every metric with its 95 % interval, beside its baselines."""
+    from mope.cli.running import parse_mapping, print_json, print_rows
+    from mope.data.load import read_examples
+    from mope.evaluate import check, collect, measure
+    from mope.predictor.bundle import MoPE
+
+    check(by, part)
+    _check_folder(output)
+    model = MoPE.from_pretrained(bundle)
+    rows = read_examples(data, mapping=parse_mapping(mapping), tokenizer=tokenizer, limit=limit)
+    print_rows(rows)
+    found = collect(model, rows, part)
+    report = measure(found, by, seed)
+    document = {"bundle": bundle, "paths": data, **report.to_dict()}
+    if output:
+        _write(output, document, report, found)
+    if as_json:
+        print_json(document)
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    from mope.cli.running import print_report
+    from mope.tables import summary
+
+    typer.echo(f"{summary(report)}\n")
+    print_report(report)
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+
+
+def _check_folder(output: Path | None) -> None:
+    from mope.errors import ConfigError
+
+    if output and output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output}, which is a file", "a folder, or a new name")
+
+
+def _write(folder: Path, document: dict[str, object], report: Report, rows: Rows) -> None:
+    """Everything into `folder`, report.json last: where it stands, the rest is there."""
+    import json
+
+    from mope.errors import MissingExtra
+    from mope.plots import draw
+    from mope.predictor.layout import write_text
+    from mope.tables import markdown
+
+    try:
+        names = [path.name for path in draw(report, rows, folder)]
+    except MissingExtra as error:
+        typer.echo(f"no pictures: {error}", err=True)
+        names = []
+    write_text(folder / "report.md", markdown(report, names))
+    write_text(folder / "report.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    typer.echo(f"report in {folder}", err=True)
