@@ -212,7 +212,9 @@ def _notes(rows: Rows) -> tuple[str, ...]:
         notes.append("one conversation only: no intervals")
     capped = _capped(rows)
     if capped:
-        notes.append(f"{capped} answers were cut at their cap, so their true lengths are unknown")
+        notes.append(
+            f"{capped} of {len(rows.truth)} answers were cut at their cap: their true lengths are unknown"
+        )
     return (*notes, *rows.notes)
 
 

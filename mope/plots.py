@@ -1,9 +1,9 @@
-"""Four pictures of an evaluation, as PNG files. Needs the extra `plots`."""
+"""Four pictures of an evaluation, as PNG. Needs the extra `plots`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mope.bootstrap import Interval
 from mope.extras import require
-from mope.predictor.layout import whole
 from mope.report import Report
 from mope.rows import Rows
 from mope.types import BUCKETS
@@ -41,22 +40,19 @@ COLOURS = {"proxy": "#d55e00", "constant": "#7f7f7f", "surface GBDT": "#e69f00",
 BLUE, INK = "#0072b2", "#333333"
 
 
-def draw(report: Report, rows: Rows, folder: Path) -> list[Path]:
-    """Write every picture that the report has data for into `folder`; each file appears whole or not at all.
-
-    Raises `MissingExtra` without matplotlib.
-    """
+def pictures(report: Report, rows: Rows) -> dict[str, bytes]:
+    """Every picture that the report has data for: file name -> PNG. Raises `MissingExtra` without matplotlib."""
     require("plots", "drawing an evaluation")
     from matplotlib import rc_context
 
-    pictures: dict[str, Callable[[Figure], bool]] = {
+    painters: dict[str, Callable[[Figure], bool]] = {
         "predicted.png": lambda figure: predicted(figure, report, rows),
         "deciles.png": lambda figure: deciles(figure, report),
         "reliability.png": lambda figure: reliability(figure, report),
         "confusion.png": lambda figure: confusion(figure, report),
     }
     with rc_context(STYLE):  # type: ignore[arg-type]
-        return [folder / name for name, paint in pictures.items() if _save(paint, folder / name)]
+        return {name: png for name, paint in painters.items() if (png := _png(paint))}
 
 
 def predicted(figure: Figure, report: Report, rows: Rows) -> bool:
@@ -71,10 +67,11 @@ def predicted(figure: Figure, report: Report, rows: Rows) -> bool:
         cmap=_visible_blues(), linewidths=0.1, extent=(*decades, *decades),
     )  # fmt: skip
     axes.plot(ends, ends, color=INK, linewidth=1)
-    cuts = [ends[0], max(report.data.short_at_most, 1), max(report.data.medium_at_most, 1), ends[1]]
-    for bound in cuts[1:-1]:
+    bounds = np.clip((report.data.short_at_most, report.data.medium_at_most), *ends)
+    cuts = [ends[0], *bounds, ends[1]]
+    for bound in bounds:
         axes.axvline(bound, color=INK, linewidth=0.8, linestyle=":")
-    for name, low, high in zip(BUCKETS, cuts, cuts[1:], strict=True):
+    for name, low, high in zip(BUCKETS, cuts[:-1], cuts[1:], strict=True):
         place = np.log(np.sqrt(low * high) / ends[0]) / np.log(ends[1] / ends[0])
         axes.text(place, 0.985, name, transform=axes.transAxes, ha="center", va="top", color=INK)
     axes.set(xlim=ends, ylim=ends, xlabel="true length, tokens", ylabel="predicted length (median), tokens")
@@ -88,7 +85,7 @@ def deciles(figure: Figure, report: Report) -> bool:
     """Mean absolute error of the default routing and the baselines, by tenth of the true length."""
     figure.set_size_inches(7.4, 4.4)
     axes = figure.add_subplot()
-    places = np.arange(len(report.deciles))
+    places = np.arange(len(report.deciles), dtype=np.float64)
     shown = [name for name in (report.default, *COLOURS) if name in report.deciles[0].mae]
     for number, name in enumerate(shown):
         values = [_at_least_one(row.mae[name]) for row in report.deciles]
@@ -179,14 +176,12 @@ def _visible_blues() -> Colormap:
     return ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
 
 
-def _save(paint: Callable[[Figure], bool], path: Path) -> bool:
+def _png(paint: Callable[[Figure], bool]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure()
-    FigureCanvasAgg(figure)
-    if not paint(figure):
-        return False
-    with whole(path) as partial:
-        figure.savefig(partial, dpi=DPI, format="png")
-    return True
+    figure, file = Figure(), BytesIO()
+    FigureCanvasAgg(figure)  # draws without a display, whatever backend the user has
+    if paint(figure):
+        figure.savefig(file, dpi=DPI, format="png")
+    return file.getvalue()

@@ -83,16 +83,24 @@ def _write(folder: Path, document: dict[str, object], report: Report, rows: Rows
     """Everything into `folder`, report.json last: where it stands, the rest is there."""
     import json
 
-    from mope.errors import MissingExtra
-    from mope.plots import draw
-    from mope.predictor.layout import write_text
+    from mope.predictor.layout import whole, write_text
     from mope.tables import markdown
 
-    try:
-        names = [path.name for path in draw(report, rows, folder)]
-    except MissingExtra as error:
-        typer.echo(f"no pictures: {error}", err=True)
-        names = []
-    write_text(folder / "report.md", markdown(report, names))
+    drawn = _pictures(report, rows)
+    for name, png in drawn.items():
+        with whole(folder / name) as partial:
+            partial.write_bytes(png)
+    write_text(folder / "report.md", markdown(report, list(drawn)))
     write_text(folder / "report.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
     typer.echo(f"report in {folder}", err=True)
+
+
+def _pictures(report: Report, rows: Rows) -> dict[str, bytes]:
+    from mope.errors import MissingExtra
+    from mope.plots import pictures
+
+    try:
+        return pictures(report, rows)
+    except MissingExtra as error:
+        typer.echo(f"no pictures: {error}", err=True)
+        return {}
