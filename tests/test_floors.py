@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STDLIB = {*sys.stdlib_module_names, "tomllib", "tomli"}  # tomli is tomllib before Python 3.11
-GROUND = ("mope.chat", "mope.errors", "mope.extras", "mope.types")
+GROUND = ("mope.chat", "mope.errors", "mope.extras", "mope.settings", "mope.types")
 OUTSIDE = ("training", "export", "serving_adapters")
 
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     lazy: bool = False  # floors, too, inside functions only
 
 
-BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables"
+BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables plots rows"
 TABLE = {
     **dict.fromkeys(GROUND, Row()),
     "mope": Row("predictor", lazy=True),
@@ -46,15 +46,17 @@ TABLE = {
     "mope.bootstrap": Row("metrics", "numpy"),
     "mope.rows": Row("data metrics bootstrap", "numpy"),
     "mope.report": Row("bootstrap"),
-    "mope.tables": Row("bootstrap report"),
-    "mope.evaluate": Row("data ranks metrics bootstrap rows report tables", "numpy"),
+    "mope.tables": Row("bootstrap report rows slices", "", "rich"),
+    "mope.slices": Row("data metrics bootstrap rows report", "numpy"),
+    "mope.plots": Row("data metrics bootstrap rows report evaluate", "numpy", "matplotlib"),
+    "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
     "mope.training": Row(
         "data predictor evaluate",
-        "numpy torch transformers lightning safetensors tokenizers accelerate",
-        "sklearn datasets",
+        "numpy torch transformers lightning safetensors tokenizers accelerate rich",
+        "sklearn datasets huggingface_hub",
     ),
     "mope.export": Row(
         "hub predictor", "numpy torch transformers onnx onnxscript onnxruntime tokenizers", "huggingface_hub"

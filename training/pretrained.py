@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from mope.errors import ConfigError
 from mope.predictor.config import EncoderConfig
@@ -107,10 +108,28 @@ def make_tokenizer(folder: Path | None, recipe: Recipe, texts: Iterable[str]) ->
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    )
     size = min(recipe.weights.vocab_words, recipe.encoder.vocab_size)
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=SPECIALS, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = Tokenizer(models.WordPiece(_vocabulary(words, size), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     return tokenizer
+
+
+def _vocabulary(words: Counter[str], size: int) -> dict[str, int]:
+    """Special tokens, the most frequent characters (alone and inside words), then the most frequent words.
+
+    The library's own trainer breaks ties by hash order: two runs of one seed would differ.
+    """
+    letters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            letters[character] += count
+    pieces = [p for c in _ranked(letters)[: size // 8] for p in (c, f"##{c}")]
+    return {piece: i for i, piece in enumerate(dict.fromkeys([*SPECIALS, *pieces, *_ranked(words)][:size]))}
+
+
+def _ranked(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda item: (-counts[item], item))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, NoReturn
 
 import typer
@@ -37,9 +36,8 @@ def build_app() -> typer.Typer:
         callback=_root,
     )
     for name, example in COMMANDS.items():
-        home = f"mope.cli.{name}"
-        if find_spec(home):
-            app.command(name, epilog=f"\b\nExample:\n  {example}")(getattr(import_module(home), name))
+        command = getattr(import_module(f"mope.cli.{name}"), name)
+        app.command(name, epilog=f"\b\nExample:\n  {example}")(command)
     return app
 
 

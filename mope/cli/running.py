@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mope.data.records import LengthData
     from mope.report import Report
 
+PIPE_WIDTH = 140
 SHOWN = 60  # characters of a prompt in a table
 
 
@@ -61,7 +63,7 @@ def print_rows(data: LengthData) -> None:
 
 def print_json(value: Any) -> None:
     """The one JSON document of a command."""
-    print(json.dumps(value, indent=2, default=str))
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
 def print_report(report: Report) -> None:
@@ -70,7 +72,8 @@ def print_report(report: Report) -> None:
 
     from mope.tables import report_tables
 
-    console = Console()
+    # Piped output has no width of its own, and folded tables cannot be read.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for item in report_tables(report):
         console.print(item)
 
@@ -92,4 +95,4 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
             forecast.bucket,
             " / ".join(f"{p:.2f}" for p in forecast.probabilities),
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)

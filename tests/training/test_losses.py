@@ -1,0 +1,62 @@
+"""Losses against numbers worked by hand, and against their numpy twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mope.predictor.mixture import distribution as numpy_distribution
+from mope.training.losses import distribution, length_loss, mixture_loss, pinball, router_loss
+
+LEVELS = torch.tensor([0.1, 0.5, 0.9])
+
+
+def test_pinball_by_hand():
+    forecast, truth, weight = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.5]]), torch.tensor([[1.0]])
+    by_hand = (0.1 * 1.5 + 0.5 * 0.5 + 0.1 * 0.5) / 3
+    assert torch.isclose(pinball(forecast, truth, weight, LEVELS), torch.tensor(by_hand))
+
+
+def test_pinball_weighs_answers():
+    forecast, truth = torch.tensor([[2.0, 2.0, 2.0]]), torch.tensor([[2.0, 4.0]])
+    off = pinball(forecast, truth, torch.tensor([[0.0, 1.0]]), LEVELS)
+    assert torch.isclose(off, torch.tensor(2.0 * 0.5))
+    assert pinball(forecast, truth, torch.tensor([[1.0, 0.0]]), LEVELS) == 0
+
+
+def test_length_loss_is_least_at_the_truth():
+    truth, weight = torch.tensor([[120.0]]), torch.ones(1, 1)
+    at = [
+        length_loss(torch.log1p(torch.full((1, 3), x)), truth, weight, LEVELS, 0.5).item()
+        for x in (60.0, 120.0, 240.0)
+    ]
+    assert at[1] == min(at) < 1e-6
+
+
+def test_router_loss_of_a_sure_and_right_router_is_nothing():
+    assert router_loss(torch.tensor([[50.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])) < 1e-6
+
+
+def test_distribution_is_the_numpy_twin():
+    rng = np.random.default_rng(0)
+    knots, at = np.sort(rng.normal(size=(4, 3)), axis=1), np.linspace(-4, 4, 9)
+    ours = distribution(torch.tensor(at), torch.tensor(knots), LEVELS.double()).numpy()
+    theirs = numpy_distribution(np.tile(at, (4, 1)), knots, LEVELS.double().tolist())
+    assert np.allclose(ours, theirs)
+
+
+def test_mixture_loss_prefers_the_right_expert_and_has_a_gradient():
+    knots = torch.tensor([[[1.0, 1.1, 1.2], [5.0, 5.1, 5.2]]])
+    grid, step = torch.linspace(0, 7, 50), torch.full((50,), 0.14)
+    truth, weight = torch.expm1(torch.tensor([[5.1]])), torch.ones(1, 1)
+
+    def loss(scores: list[float]) -> torch.Tensor:
+        return mixture_loss(
+            torch.tensor([scores], requires_grad=True), knots, truth, weight, LEVELS, grid, step
+        )
+
+    assert loss([-5.0, 5.0]) < loss([0.0, 0.0]) < loss([5.0, -5.0])
+    scores = torch.zeros(1, 2, requires_grad=True)
+    mixture_loss(scores, knots, truth, weight, LEVELS, grid, step).backward()
+    assert scores.grad is not None
+    assert scores.grad[0, 0] > 0 > scores.grad[0, 1]
