@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mope.errors import MopeError
+from mope.errors import BundleError, MopeError
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE, with_hashes
 from mope.predictor.config import BundleConfig
@@ -55,6 +55,12 @@ def export_onnx(bundle: MoPE, folder: Path, probe: Batch, *, int8: bool = False)
     config, found = bundle.config, []
     reference = TorchBackend(bundle.folder, config)
     names = [n for n in layout.NETWORKS if reference.has(n) and (config.shared_layers or n != layout.TRUNK)]
+    if not names:
+        raise BundleError(
+            "a bundle without PyTorch weights (*.safetensors)",
+            "a bundle written by mope train",
+            "export that one",
+        )
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             _write_graph(name, load_network(name, bundle.folder, config), config, Path(scratch))

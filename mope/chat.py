@@ -8,6 +8,9 @@ from mope.errors import PromptError
 from mope.types import History, Message, Request
 
 TAIL_CHARS = 120
+# As far back as the training data goes (`mope.data.past`): serving must not see more than training did.
+KEPT_PROMPTS = 8
+KEPT_LENGTHS = 32
 
 
 def estimate_tokens(text: str) -> int:
@@ -49,8 +52,8 @@ def to_request(
     lengths = tuple(answer_lengths) if answer_lengths is not None else tuple(map(estimate_tokens, answers))
     history = History(
         turn=sum(m.role == "user" for m in before),
-        prompts=tuple(m.content for m in before if m.role == "user"),
-        lengths=lengths,
+        prompts=tuple(m.content for m in before if m.role == "user")[-KEPT_PROMPTS:],
+        lengths=lengths[-KEPT_LENGTHS:],
         answer_tail=answers[-1][-TAIL_CHARS:] if answers else "",
         tokens=sum(estimate_tokens(m.content) for m in before),
     )

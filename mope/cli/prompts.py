@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
+from mope.chat import to_request
 from mope.errors import DataError, PromptError
 from mope.types import Request
 
@@ -43,11 +45,41 @@ def read_prompts(
         except UnicodeDecodeError:
             raise DataError(f"file {str(file)!r} that is not UTF-8", "text, one prompt a line") from None
         return _lines(text, str(file), model, max_tokens)
-    raise DataError(
-        f"file {str(file)!r} of type {file.suffix or 'unknown'}",
-        "a .txt file, one prompt a line",
-        "or pipe it: --file -",
-    )
+    return _rows(file, model, max_tokens)
+
+
+def _rows(file: Path, model: str | None, max_tokens: int | None) -> list[Request]:
+    """One request for each row of a table with a `messages` or `prompt` column; every row must be usable."""
+    from mope.data.messages import messages_of
+    from mope.data.readers import SUFFIXES, open_table, suffix_of
+    from mope.data.values import Refused, prompt_of
+
+    if not suffix_of(file):
+        raise DataError(
+            f"file {str(file)!r}", f"prompts one a line in .txt, or rows in {', '.join(SUFFIXES)}"
+        )
+    table, refused = open_table(file), Counter[str]()
+    column = next((name for name in ("messages", "prompt") if name in table.columns), None)
+    if column is None:
+        raise DataError(
+            f"{file} with columns {', '.join(table.columns)}", "a column named messages or prompt"
+        )
+    found: list[Request] = []
+    for row in table.rows([c for c in ("messages", "prompt") if c in table.columns], refused):
+        try:
+            if row.get("messages") is not None:
+                found.append(to_request(messages_of(row["messages"]), model=model, max_tokens=max_tokens))
+            else:
+                found.append(Request(prompt=prompt_of(row.get("prompt")), model=model, max_tokens=max_tokens))
+        except (Refused, PromptError) as error:
+            raise DataError(
+                f"{file}, row {len(found) + 1}: {error}", "a prompt or a chat in every row"
+            ) from None
+    if refused:
+        raise DataError(
+            f"{file}: {', '.join(f'{n} x {why}' for why, n in refused.items())}", "an object in every row"
+        )
+    return found
 
 
 def _lines(text: str, name: str, model: str | None, max_tokens: int | None) -> list[Request]:

@@ -136,7 +136,8 @@ def edited(config: Path, **changes: object) -> None:
     [
         ({"format": 99}, "format 99"), ({"format": None}, "format None"), ({"surprise": 1}, "surprise"),
         ({"quantiles": [0.5]}, "quantiles"), ({"quantiles": "all"}, "quantiles"), ({"bounds": 3}, "bounds"),
-        ({"shared_layers": 10**12}, "shared_layers"), ({"shared_layers": 7}, "shared_layers"), ({"router": "x"}, "router"),
+        ({"shared_layers": 10**12}, "shared_layers"), ({"shared_layers": 7}, "shared_layers"),
+        ({"router": "x"}, "router"),
         ({"encoder": {"hidden_size": 10**9}}, "hidden_size"), ({"text": {"prompt_head": 5000}}, "text"),
         ({"features": ["age"]}, "features"), ({"files": {"../../secret": "0"}}, "secret"),
     ],
