@@ -31,7 +31,7 @@ class HiddenCache:
         return torch.from_numpy(out)
 
 
-def fill_cache(path: Path, trunk: Stack, inputs: Inputs, device: torch.device, half: bool) -> HiddenCache:
+def fill_cache(path: Path, trunk: Stack, inputs: Inputs, device: torch.device, half: bool) -> None:
     """Run the trunk over every text, shortest first, and write `path` (whole or not at all)."""
     width = next(trunk.parameters()).shape[-1]
     partial = path.with_suffix(".partial")
@@ -49,4 +49,3 @@ def fill_cache(path: Path, trunk: Stack, inputs: Inputs, device: torch.device, h
                 values[start:stop] = block[row, : stop - start]
     values.flush()
     partial.rename(path)
-    return HiddenCache(path, inputs.starts, width)

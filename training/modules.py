@@ -90,7 +90,7 @@ class StageModule(pl.LightningModule):
 
     def _share(self, step: int) -> float:
         """Share of the peak rate at `step`: linear rise, cosine fall."""
-        total = max(1, self.steps // self.optim.accumulate)
+        total = max(1, self.steps // (self.optim.accumulate * self.trainer.world_size))
         rise = min(1.0, (step + 1) / max(1.0, self.optim.warmup * total))
         return rise * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))))
 

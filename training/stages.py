@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mope.predictor.layout import whole, write_text
+from mope.training.ranks import first, wait_for_all
 
 DONE = "done.json"
 
@@ -42,14 +42,21 @@ class Stages:
         record = self._done(folder, networks)
         if record is None:
             record = work(folder)
-            for network, module in networks.items():
-                with whole(folder / f"{network}.safetensors") as partial:
-                    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-                    save_file(state, partial)
-            write_text(folder / DONE, json.dumps(record, indent=2) + "\n")
-            for checkpoint in folder.glob("*.ckpt"):
-                checkpoint.unlink()
+            wait_for_all()  # nobody may still be reading the checkpoints
+            if first():
+                self._close(folder, networks, record)
         self.records[name] = record
+
+    @staticmethod
+    def _close(folder: Path, networks: dict[str, nn.Module], record: dict[str, Any]) -> None:
+        """Weights, then the mark, then the checkpoints are no longer needed."""
+        for network, module in networks.items():
+            with whole(folder / f"{network}.safetensors") as partial:
+                state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+                save_file(state, partial)
+        write_text(folder / DONE, json.dumps(record, indent=2) + "\n")
+        for checkpoint in folder.glob("*.ckpt"):
+            checkpoint.unlink()
 
     @staticmethod
     def _done(folder: Path, networks: dict[str, nn.Module]) -> dict[str, Any] | None:
@@ -61,10 +68,6 @@ class Stages:
         except (OSError, ValueError, SafetensorError):
             return None
         return record
-
-    def forget(self) -> None:
-        """Remove every stage."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def key_of(*parts: object) -> str:

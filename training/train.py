@@ -34,6 +34,7 @@ from mope.training.floors import fit_floors
 from mope.training.lexical import fit_router
 from mope.training.modules import LengthModule, MixtureModule, RouterModule, StageModule
 from mope.training.pretrained import encoder_of, find_weights, load_weights, make_tokenizer
+from mope.training.ranks import first, wait_for_all
 from mope.training.recipe import EpochsConfig, Recipe
 from mope.training.result import Trained, choose
 from mope.training.stages import Stages, key_of, use_threads
@@ -58,7 +59,7 @@ def train(
     `DataError` for data that cannot be split into parts and buckets, `TrainingError` where a stage cannot go on.
     """
     folder = Path(output)
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if folder.exists() and any(folder.iterdir()) and not resume and first():
         raise ConfigError(
             f"output folder {str(folder)!r} that is not empty", "a new folder", "choose another, or --resume"
         )
@@ -107,7 +108,8 @@ class Run:
         self.weights = find_weights(self.recipe.weights)
         self.recipe = replace(self.recipe, encoder=encoder_of(self.weights, self.recipe.encoder))
         self.stages = Stages(self.folder / "run" / "stages")
-        layout.write_text(self.folder / "run" / "recipe.json", _json(self.recipe.to_dict()))
+        if first():
+            layout.write_text(self.folder / "run" / "recipe.json", _json(self.recipe.to_dict()))
         requests = {part: data.requests for part, data in self.split.items()}
         texts = (r.prompt[:2000] for r in requests["train"])
         self.tokenizer = make_tokenizer(self.weights, self.recipe, texts)
@@ -182,14 +184,14 @@ class Run:
             inputs = self.parts[part].inputs
             path = self.stages.folder("hidden", key_of(key, part)) / "states.f16"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file():
-                self.hidden[part] = HiddenCache(path, inputs.starts, self.config.encoder.hidden_size)
-                continue
-            task = self.bars.add_task(f"hidden states, {part}", total=1, note="")
-            half = precision_of(self.recipe).startswith("bf16")
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            self.hidden[part] = fill_cache(path, trunk, inputs, device, half)
-            self.bars.advance(task)
+            if first() and not path.is_file():
+                task = self.bars.add_task(f"hidden states, {part}", total=1, note="")
+                half = precision_of(self.recipe).startswith("bf16")
+                device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+                fill_cache(path, trunk, inputs, device, half)
+                self.bars.advance(task)
+            wait_for_all()
+            self.hidden[part] = HiddenCache(path, inputs.starts, self.config.encoder.hidden_size)
 
     def _more_proxy(self, tower: nn.Module) -> nn.Module:
         """The proxy's upper layers trained as long as the experts are, so that the comparison is fair."""
@@ -287,6 +289,8 @@ class Run:
 
     def write(self, seconds: float) -> None:
         """Choose routing on validation, calibrate on the calibration part, write the bundle whole."""
+        if not first():
+            return
         trained = Trained(self.config, self.networks, self.joint, self.lexical, self.floors, self.tokenizer)
         trained, scores = choose(trained, self.split["validation"], self.recipe.routing)
         calibration = _calibrate(trained, self.split["calibration"])
