@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from mope.errors import MissingExtra
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "transformers", "lightning", "sklearn", "datasets"),
-    "torch": ("torch", "transformers"),
+    "train": ("torch", "lightning", "sklearn", "datasets", "tensorboard"),
+    "torch": ("torch",),
     "data": ("datasets", "pyarrow"),
-    "export": ("torch", "transformers", "onnx", "onnxscript"),
+    "export": ("torch", "onnx", "onnxscript"),
     "plots": ("matplotlib",),
 }
 
