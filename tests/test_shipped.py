@@ -33,7 +33,10 @@ def test_all_weights_are_hashed(shipped: MoPE):
 
 def test_its_forecasts_make_sense(shipped: MoPE):
     word, essay = shipped.predict(
-        ["What is the capital of France? Answer in one word.", "Write a detailed 2000-word essay on the First World War."]
+        [
+            "What is the capital of France? Answer in one word.",
+            "Write a detailed 2000-word essay on the First World War.",
+        ]
     )
     assert word.tokens < 60
     assert essay.tokens > 400

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mope.data.records import LengthData
 from mope.data.split import Bounds
+from mope.predictor.config import BundleConfig
 from mope.training.recipe import Recipe
 
 PACKAGES = ("mope-llm", "torch", "lightning", "scikit-learn", "numpy", "tokenizers", "safetensors")
@@ -47,6 +49,29 @@ def training_facts(
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory(),
         **device_facts(recipe),
+    }
+
+
+def cost_facts(config: BundleConfig, networks: Mapping[str, nn.Module], tokens: float) -> dict[str, Any]:
+    """Parameters of each network, and forward FLOPs of one request of `tokens` tokens by way of answering.
+
+    FLOPs are two a multiplication of weights or attention; heads and embeddings are left out as too small.
+    """
+    e = config.encoder
+    weights = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
+    layer = 2 * tokens * weights + 4 * tokens**2 * e.hidden_size
+    upper, shared = e.num_hidden_layers - config.shared_layers, config.shared_layers
+    router = 0 if config.router == "lexical" else upper
+    return {
+        "parameters": {
+            name: sum(p.numel() for p in module.parameters()) for name, module in networks.items()
+        },
+        "median_tokens": tokens,
+        "forward_flops": {
+            "proxy": (shared + upper) * layer,
+            "hard": (shared + router + upper) * layer,
+            "soft": (shared + router + 3 * upper) * layer,
+        },
     }
 
 

@@ -27,7 +27,7 @@ from mope.predictor.features import NAMES, matrix
 from mope.predictor.inputs import Inputs, build_inputs
 from mope.predictor.torch_backend import build
 from mope.training.cache import HiddenCache, fill_cache
-from mope.training.facts import device_facts, training_facts
+from mope.training.facts import cost_facts, device_facts, training_facts
 from mope.training.feed import Feed, FeedModule, Part, make_part
 from mope.training.fit import fit, precision_of
 from mope.training.floors import fit_floors
@@ -296,6 +296,8 @@ class Run:
         calibration = _calibrate(trained, self.split["calibration"])
         facts = training_facts(self.recipe, self.data, self.split, self.bounds, self.stages.records, seconds)
         facts["validation"] = scores
+        tokens = float(np.median(self.parts["train"].inputs.sizes))
+        facts["cost"] = cost_facts(trained.config, trained.networks, tokens)
         trained.write(self.folder, calibration, facts)
         layout.write_text(self.folder / "run" / "run.json", _json(facts | device_facts(self.recipe)))
 
