@@ -53,7 +53,8 @@ def test_the_served_model_matters(shipped: MoPE):
 def test_it_was_trained_only_on_what_may_be_shipped(shipped: MoPE):
     facts = json.loads(Path(shipped.folder / "facts.json").read_text())
     allowed = {
-        "alpaca_eval", "oasst_sampling", "gpteacher_roleplay", "gpteacher_codegen", "halueval_general", "hh_harmless_test",
+        "alpaca_eval", "oasst_sampling", "gpteacher_roleplay", "gpteacher_codegen", "halueval_general",
+        "hh_harmless_test",
         "Alpaca", "DollyDataset", "ShareGPT", "Mbpp", "Apps", "DS1000", "BigCodeBench",  # castillo's data sets
     }  # fmt: skip
     assert set(facts["data"]["sources"]) <= allowed
