@@ -16,7 +16,7 @@ from torch import nn
 from mope.data.records import LengthData
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE, with_hashes
-from mope.predictor.calibration import Calibration
+from mope.predictor.calibration import Calibration, calibrate, predicted_buckets
 from mope.predictor.config import ROUTERS, BundleConfig
 from mope.predictor.floors import Floors
 from mope.predictor.mixture import mix
@@ -111,3 +111,17 @@ def _medians(trained: Trained, requests: Sequence[Request]) -> dict[str, FloatAr
 def _mae(tokens: FloatArray, data: LengthData) -> float:
     errors = [np.abs(np.asarray(e.lengths) - t).mean() for e, t in zip(data.examples, tokens, strict=True)]
     return float(np.mean(errors))
+
+
+def calibrated(trained: Trained, data: LengthData) -> Calibration:
+    """Offsets of each column from `data`, which no stage has seen; a prompt's answers share its weight."""
+    bundle, levels, bounds = trained.bundle(), trained.config.quantiles, trained.config.bounds
+    sizes = np.array([len(e.lengths) for e in data.examples])
+    spread = np.repeat(np.arange(len(sizes)), sizes)
+    columns = {}
+    for name, (logs, probabilities) in trained.logs(bundle, data.requests).items():
+        by_median = predicted_buckets(logs[:, levels.index(0.5)], (bounds.short, bounds.medium))
+        buckets = by_median if probabilities is None else probabilities.argmax(1)
+        columns[name] = (logs[spread], buckets[spread])
+    lengths = np.array([n for example in data.examples for n in example.lengths], np.float64)
+    return calibrate(columns, lengths, 1.0 / sizes[spread], levels)
