@@ -58,20 +58,19 @@ def variants(run: Run, part: str) -> dict[str, tuple[FloatArray, int]]:
     inputs = bundle.inputs(requests)
     levels, rows = run.config.quantiles, np.arange(len(inputs))
 
-    def logs(names: list[str]) -> FloatArray:
-        return bundle.run(names, inputs).astype(np.float64)
+    outputs = bundle.run([name for name in networks if name != layout.TRUNK], inputs)
 
-    def chances(name: str) -> FloatArray:
-        return softmax(logs([name])[:, 0])
+    def stacked(prefix: str = "") -> FloatArray:
+        return np.stack([outputs[prefix + bucket] for bucket in BUCKETS], axis=1)
 
     def median(quantiles: FloatArray) -> FloatArray:
         return np.expm1(quantiles[:, levels.index(0.5)])
 
-    experts, proxy = logs(list(BUCKETS)), logs([layout.PROXY])[:, 0]
+    experts, proxy = stacked(), outputs[layout.PROXY]
     lexical = run.lexical.probabilities(requests, inputs.features).astype(np.float64)
     routers = {"lexical router": (lexical, 0)}
     if layout.ENCODER_ROUTER in networks:
-        encoder = chances(layout.ENCODER_ROUTER)
+        encoder = softmax(outputs[layout.ENCODER_ROUTER])
         routers["encoder router"] = (encoder, 1)
         routers["both routers averaged"] = ((encoder + lexical) / 2, 1)
     found: dict[str, tuple[FloatArray, int]] = {"proxy": (median(proxy), 1)}
@@ -84,7 +83,7 @@ def variants(run: Run, part: str) -> dict[str, tuple[FloatArray, int]]:
         median(mix(four, np.concatenate([p / 2, np.full((len(p), 1), 0.5)], axis=1), levels)), 5,
     )  # fmt: skip
     if run.joint:
-        joint, q = logs([f"joint {b}" for b in BUCKETS]), chances(f"joint {layout.ENCODER_ROUTER}")
+        joint, q = stacked("joint "), softmax(outputs[f"joint {layout.ENCODER_ROUTER}"])
         found["joint mixture density, hard"] = (median(joint[rows, q.argmax(1)]), 2)
         found["joint mixture density, soft"] = (median(mix(joint, q, levels)), 4)
         found["joint mixture density, soft, both routers"] = (

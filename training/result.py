@@ -50,10 +50,10 @@ class Trained:
     def logs(self, bundle: MoPE, requests: Sequence[Request]) -> Logs:
         """Log quantiles [n, K] and router probabilities of the columns that are calibrated."""
         inputs = bundle.inputs(requests)
-        probabilities = bundle.route(requests, inputs)
-        experts = bundle.run(BUCKETS, inputs).astype(np.float64)
+        outputs = bundle.run(_answering(self), inputs)
+        probabilities = bundle.route(requests, inputs, outputs)
+        experts, proxy = np.stack([outputs[b] for b in BUCKETS], axis=1), outputs[layout.PROXY]
         rows = np.arange(len(inputs))
-        proxy = bundle.run([layout.PROXY], inputs)[:, 0].astype(np.float64)
         return {
             "hard": (experts[rows, probabilities.argmax(1)], probabilities),
             "soft": (mix(experts, probabilities, self.config.quantiles), probabilities),
@@ -97,12 +97,12 @@ def _medians(trained: Trained, requests: Sequence[Request]) -> dict[str, FloatAr
     """Median tokens [n] by "router, routing", and of the proxy."""
     bundle = trained.bundle()
     inputs = bundle.inputs(requests)
-    experts = bundle.run(BUCKETS, inputs).astype(np.float64)
+    outputs = bundle.run(_answering(trained), inputs)
+    experts = np.stack([outputs[b] for b in BUCKETS], axis=1)
     rows, levels = np.arange(len(inputs)), trained.config.quantiles
-    logs = {"proxy": bundle.run([layout.PROXY], inputs)[:, 0].astype(np.float64)}
-    for router in ROUTERS if layout.ENCODER_ROUTER in trained.networks else ROUTERS[:1]:
-        bundle.config = replace(trained.config, router=router)
-        chances = bundle.route(requests, inputs)
+    logs = {"proxy": outputs[layout.PROXY]}
+    for router in ROUTERS if layout.ENCODER_ROUTER in outputs else ROUTERS[:1]:
+        chances = bundle.route(requests, inputs, outputs, router)
         logs[f"{router}, hard"] = experts[rows, chances.argmax(1)]
         logs[f"{router}, soft"] = mix(experts, chances, levels)
     return {key: np.expm1(quantiles[:, levels.index(0.5)]) for key, quantiles in logs.items()}
@@ -125,3 +125,8 @@ def calibrated(trained: Trained, data: LengthData) -> Calibration:
         columns[name] = (logs[spread], buckets[spread])
     lengths = np.array([n for example in data.examples for n in example.lengths], np.float64)
     return calibrate(columns, lengths, 1.0 / sizes[spread], levels)
+
+
+def _answering(trained: Trained) -> list[str]:
+    """Every network but the trunk."""
+    return [name for name in trained.networks if name != layout.TRUNK]

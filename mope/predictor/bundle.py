@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from mope.predictor.calibration import Calibration, predicted_buckets
 from mope.predictor.config import BundleConfig
 from mope.predictor.features import NAMES
 from mope.predictor.floors import Floors
-from mope.predictor.inputs import Inputs, build_inputs
+from mope.predictor.inputs import Batch, Inputs, build_inputs
 from mope.predictor.mixture import mix
 from mope.predictor.router import LexicalRouter, softmax
 from mope.predictor.text import check_prompt
@@ -120,58 +120,76 @@ class MoPE:
         rows = [_request(item, place) for place, item in enumerate(requests)]
         if not rows:
             return []
-        inputs = self.inputs(rows)
-        probabilities = self.route(rows, inputs)
-        logs = (
-            self._hard(inputs, probabilities)
-            if self.config.routing == "hard"
-            else self._soft(inputs, probabilities)
-        )
-        return self._forecasts(self._column(self.config.routing, logs, probabilities))
+        return self._forecasts(self._column(self.config.routing, *self._answer(rows, self.inputs(rows))))
 
     def inputs(self, requests: Sequence[Request]) -> Inputs:
         """Requests as arrays."""
         return build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
 
-    def route(self, requests: Sequence[Request], inputs: Inputs) -> FloatArray:
-        """Probability of each bucket, [n, 3]; "both" is the mean of the two routers."""
-        found = []
-        if self.config.router != "encoder":
-            found.append(self.lexical.probabilities(requests, inputs.features).astype(np.float64))
-        if self.config.router != "lexical":
-            found.append(softmax(self.run([layout.ENCODER_ROUTER], inputs)[:, 0].astype(np.float64)))
-        mean: FloatArray = np.mean(found, axis=0)
-        return mean
-
-    def run(
-        self, networks: Sequence[str], inputs: Inputs, only: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """Outputs of networks [n, len(networks), K]; with `only` [n], of network number only[i] alone: [n, 1, K]."""
-        out: NDArray[np.float32] | None = None
+    def run(self, networks: Sequence[str], inputs: Inputs) -> dict[str, FloatArray]:
+        """Outputs of several networks by name, each [n, outputs]; what they share is computed once."""
+        found: dict[str, FloatArray] = {}
         for rows in _batches(inputs):
             batch = inputs.batch(rows)
             shared = self.backend.shared(batch)
-            for place, network in enumerate(networks):
-                chosen = np.arange(len(rows)) if only is None else np.flatnonzero(only[rows] == place)
-                if not len(chosen):
-                    continue
-                part, texts = batch.subset(chosen)
-                got = self.backend.run(network, part, shared[texts])
-                if out is None:
-                    out = np.zeros(
-                        (len(inputs), len(networks) if only is None else 1, got.shape[1]), np.float32
-                    )
-                out[rows[chosen], place if only is None else 0] = got
-        assert out is not None
-        return out
+            for network in networks:
+                got = self.backend.run(network, batch, shared)
+                found.setdefault(network, np.zeros((len(inputs), got.shape[1])))[rows] = got
+        return found
+
+    def route(
+        self, requests: Sequence[Request], inputs: Inputs, outputs: Mapping[str, FloatArray], router: str = ""
+    ) -> FloatArray:
+        """Probability of each bucket, [n, 3]; "both" is the mean of the two routers.
+
+        `outputs` of `run` hold the encoder router's scores, where it is asked; `router` replaces the bundle's choice.
+        """
+        router = router or self.config.router
+        found = []
+        if router != "encoder":
+            found.append(self.lexical.probabilities(requests, inputs.features).astype(np.float64))
+        if router != "lexical":
+            found.append(softmax(outputs[layout.ENCODER_ROUTER]))
+        mean: FloatArray = np.mean(found, axis=0)
+        return mean
+
+    def _answer(self, requests: Sequence[Request], inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+        """Log quantiles [n, K] and router probabilities [n, 3] by the bundle's routing."""
+        hard, levels = self.config.routing == "hard", self.config.quantiles
+        logs, chances = np.zeros((len(inputs), len(levels))), np.zeros((len(inputs), len(BUCKETS)))
+        if self.config.router != "encoder":
+            chances[:] = self.lexical.probabilities(requests, inputs.features)
+        for rows in _batches(inputs):
+            batch = inputs.batch(rows)
+            shared = self.backend.shared(batch)
+            if self.config.router != "lexical":
+                own = softmax(self.backend.run(layout.ENCODER_ROUTER, batch, shared).astype(np.float64))
+                chances[rows] = own if self.config.router == "encoder" else (chances[rows] + own) / 2
+            if hard:
+                logs[rows] = self._chosen(batch, shared, chances[rows].argmax(1))
+            else:
+                experts = [self.backend.run(bucket, batch, shared) for bucket in BUCKETS]
+                logs[rows] = mix(np.stack(experts, axis=1).astype(np.float64), chances[rows], levels)
+        return logs, chances
+
+    def _chosen(self, batch: Batch, shared: Any, places: NDArray[np.int64]) -> FloatArray:
+        """Each row's answer by the expert number `places[row]` alone."""
+        logs = np.zeros((len(places), len(self.config.quantiles)))
+        for place in np.unique(places):
+            rows = np.flatnonzero(places == place)
+            part, texts = batch.subset(rows)
+            logs[rows] = self.backend.run(BUCKETS[place], part, shared[texts])
+        return logs
 
     def columns(
         self, requests: Sequence[Request], true_lengths: NDArray[np.float64] | None = None
     ) -> dict[str, Column]:
         """Every way this bundle can forecast, by name, for evaluation; the oracle needs `true_lengths` [n]."""
         inputs = self.inputs(requests)
-        probabilities = self.route(requests, inputs)
-        experts = self.run(BUCKETS, inputs).astype(np.float64)
+        wanted = [*BUCKETS, *(n for n in (layout.PROXY, layout.ENCODER_ROUTER) if self.backend.has(n))]
+        outputs = self.run(wanted, inputs)
+        probabilities = self.route(requests, inputs, outputs)
+        experts = np.stack([outputs[bucket] for bucket in BUCKETS], axis=1)
         rows = np.arange(len(inputs))
         levels = self.config.quantiles
         columns = {
@@ -183,22 +201,14 @@ class MoPE:
         if true_lengths is not None:
             true = self.config.bounds.bucket(true_lengths)
             columns["MoPE (oracle router)"] = self._column("oracle", experts[rows, true], None)
-        if self.backend.has(layout.PROXY):
-            columns["proxy"] = self._column(
-                "proxy", self.run([layout.PROXY], inputs)[:, 0].astype(np.float64), None
-            )
+        if layout.PROXY in outputs:
+            columns["proxy"] = self._column("proxy", outputs[layout.PROXY], None)
         if self.floors is not None:
             names = {"constant": "constant", "surface": "surface GBDT", "context": "context GBDT"}
             chosen = self.floors.buckets(requests, inputs.features)
             for name, tokens in self.floors.predict(requests, inputs.features).items():
                 columns[names[name]] = Column(tokens, probabilities=np.eye(len(BUCKETS))[chosen[name]])
         return columns
-
-    def _hard(self, inputs: Inputs, probabilities: FloatArray) -> FloatArray:
-        return self.run(BUCKETS, inputs, probabilities.argmax(1))[:, 0].astype(np.float64)
-
-    def _soft(self, inputs: Inputs, probabilities: FloatArray) -> FloatArray:
-        return mix(self.run(BUCKETS, inputs).astype(np.float64), probabilities, self.config.quantiles)
 
     def _column(self, name: str, logs: FloatArray, probabilities: FloatArray | None) -> Column:
         levels, bounds = self.config.quantiles, self.config.bounds
