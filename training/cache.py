@@ -35,10 +35,14 @@ def fill_cache(path: Path, trunk: Stack, inputs: Inputs, device: torch.device, h
     """Run the trunk over every text, shortest first, and write `path` (whole or not at all)."""
     width = next(trunk.parameters()).shape[-1]
     partial = path.with_suffix(".partial")
-    values = np.memmap(partial, np.float16, "w+", shape=(int(inputs.starts[-1]), width))
     order = np.argsort(inputs.sizes, kind="stable")
     trunk = trunk.to(device).eval()
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+    # Not through a map: a full disk would end the process there, here it is an error that can be told.
+    with (
+        partial.open("wb") as file,
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+    ):
         for i in range(0, len(order), STEP):
             texts = order[i : i + STEP]
             ids, segments, mask = inputs.padded(texts)
@@ -46,6 +50,6 @@ def fill_cache(path: Path, trunk: Stack, inputs: Inputs, device: torch.device, h
             block = hidden.float().cpu().numpy().astype(np.float16)
             for row, text in enumerate(texts):
                 start, stop = inputs.starts[text], inputs.starts[text + 1]
-                values[start:stop] = block[row, : stop - start]
-    values.flush()
+                file.seek(int(start) * width * block.itemsize)
+                file.write(block[row, : stop - start].tobytes())
     partial.rename(path)

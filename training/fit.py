@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 import warnings
@@ -15,13 +14,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.progress import Progress, TaskID
 
-from mope.errors import TrainingError
 from mope.training.feed import FeedModule
 from mope.training.modules import StageModule
 from mope.training.recipe import Recipe
+from mope.training.trouble import translated
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -45,9 +45,20 @@ class Ticker(Callback):
         """Show the step and the last validation."""
         error = trainer.callback_metrics.get("val_mae")
         note = "" if error is None else f"val {float(error):.1f}"
-        self.progress.update(
-            self.task, completed=trainer.global_step * trainer.accumulate_grad_batches, note=note
-        )
+        done = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+        self.progress.update(self.task, completed=done, note=note)
+
+
+class StayStopped(Callback):
+    """A stage that was stopped early, then killed before it was closed, does not go on when resumed."""
+
+    def __init__(self, stop: EarlyStopping) -> None:
+        self.stop = stop
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """The record of the stop is in the checkpoint, the trainer's decision is not."""
+        if self.stop.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            trainer.should_stop = True
 
 
 def precision_of(recipe: Recipe) -> Any:
@@ -77,12 +88,13 @@ def fit(
         folder, filename="last", monitor=None, save_on_train_epoch_end=True, enable_version_counter=False
     )
     stop = EarlyStopping("val_mae", patience=recipe.optim.patience, check_on_train_epoch_end=False)
-    with _quiet(), _translated(name):
+    with _quiet(), translated(f"stage {name}"):
         trainer = pl.Trainer(
             accelerator="auto", devices=recipe.devices, strategy=recipe.strategy, num_nodes=recipe.nodes,
             precision=precision_of(recipe), max_epochs=feed.chunks, check_val_every_n_epoch=every,
             reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, gradient_clip_val=recipe.optim.clip,
-            accumulate_grad_batches=recipe.optim.accumulate, callbacks=[Ticker(progress, task), best, stop, last],
+            accumulate_grad_batches=recipe.optim.accumulate,
+            callbacks=[Ticker(progress, task), StayStopped(stop), best, stop, last],
             logger=[CSVLogger(folder, name="log"), TensorBoardLogger(folder, name="tensorboard")],
             enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=20, deterministic="warn",
         )  # fmt: skip
@@ -109,6 +121,7 @@ def _quiet() -> Iterator[None]:
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.accelerators.cuda",
         "lightning.pytorch",
+        "lightning.fabric",
     )
     levels = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
     for logger, _ in levels:
@@ -120,24 +133,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in levels:
             logger.setLevel(level)
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """Running out of memory or disk as one clear error."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(
-            f"stage {name} ran out of memory ({str(error)[:120]}); checkpoints are kept. "
-            "Lower optim.batch (and raise optim.accumulate), then --resume"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        full = (
-            getattr(error, "errno", None) == errno.ENOSPC
-            or "No space left" in str(error)
-            or "PytorchStreamWriter" in str(error)
-        )
-        if not full:
-            raise
-        raise TrainingError(f"stage {name}: the disk is full; free some space, then --resume") from error

@@ -18,7 +18,7 @@ from mope.training.feed import Feed, FeedModule
 from mope.training.fit import fit, precision_of
 from mope.training.modules import StageModule
 from mope.training.prepare import Prepared
-from mope.training.ranks import first, wait_for_all
+from mope.training.ranks import first, wait_for
 from mope.training.recipe import EpochsConfig
 from mope.training.stages import key_of
 
@@ -90,7 +90,7 @@ class Fitter:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             fill_cache(path, trunk, inputs, device, half)
             self.bars.advance(task)
-        wait_for_all()
+        wait_for(path)
         self.hidden[part] = HiddenCache(path, inputs.starts, self.ready.config.encoder.hidden_size)
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:

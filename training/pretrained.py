@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import Tensor
 
 from mope.errors import ConfigError
 from mope.predictor.config import EncoderConfig
@@ -43,7 +45,8 @@ def find_weights(weights: WeightsConfig) -> Path | None:
 
 def _find(place: str) -> tuple[Path | None, str]:
     if place.startswith(PACKAGE):
-        spec = find_spec(place.removeprefix(PACKAGE))
+        name = place.removeprefix(PACKAGE)
+        spec = find_spec(name) if name.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
             return None, "package not installed"
         return _complete(Path(spec.submodule_search_locations[0]) / "model")
@@ -71,21 +74,34 @@ def encoder_of(folder: Path | None, asked: EncoderConfig) -> EncoderConfig:
     """The shape to build: widths from the weights' config.json, depth from the recipe."""
     if folder is None:
         return asked
-    raw = json.loads((folder / "config.json").read_text())
+    raw = _config(folder)
     if raw.get("model_type") != "bert":
         raise ConfigError(f"weights of type {raw.get('model_type')!r} in {folder.name}", "a BERT encoder")
-    if asked.num_hidden_layers > raw["num_hidden_layers"]:
-        raise ConfigError(
-            f"{asked.num_hidden_layers} layers asked for",
-            f"at most the {raw['num_hidden_layers']} of the weights",
-        )
     same = {name: raw[name] for name in EncoderConfig.__dataclass_fields__ if name in raw}
+    wrong = [name for name, value in same.items() if type(value) is not int]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} = {same[wrong[0]]!r} in {folder.name}", "a whole number")
+    depth = same.get("num_hidden_layers", 0)
+    if asked.num_hidden_layers > depth:
+        raise ConfigError(
+            f"{asked.num_hidden_layers} layers asked for", f"at most the {depth} of the weights"
+        )
     return replace(EncoderConfig(**same), num_hidden_layers=asked.num_hidden_layers)
 
 
-def load_weights(folder: Path) -> dict[str, object]:
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"config.json in {folder.name} is not JSON ({error})", "a BERT encoder") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config.json in {folder.name} holds no object", "a BERT encoder")
+    return raw
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
     """Encoder tensors by the names of `Stack`: embeddings.* and layer.N.*."""
-    tensors: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
     try:
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a mapping
@@ -104,7 +120,7 @@ def load_weights(folder: Path) -> dict[str, object]:
 def make_tokenizer(folder: Path | None, recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
     """The tokenizer of the weights, or WordPiece learned from `texts` where there are none."""
     if folder is not None:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = _read_tokenizer(folder)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -116,6 +132,15 @@ def make_tokenizer(folder: Path | None, recipe: Recipe, texts: Iterable[str]) ->
     tokenizer = Tokenizer(models.WordPiece(_vocabulary(words, size), unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise ConfigError(
+            f"tokenizer.json in {folder.name} cannot be read ({error})", "a tokenizer file"
+        ) from None
 
 
 def _vocabulary(words: Counter[str], size: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,20 @@ class Stages:
         """The record of a finished stage, its weights loaded; None where it must be done (again)."""
         try:
             record: dict[str, Any] = json.loads((folder / DONE).read_text())
-            for network, module in networks.items():
-                module.load_state_dict(load_file(folder / f"{network}.safetensors"))
+            states = {network: load_file(folder / f"{network}.safetensors") for network in networks}
         except (OSError, ValueError, SafetensorError):
             return None
+        if not isinstance(record, dict) or any(
+            _shapes(states[n]) != _shapes(networks[n].state_dict()) for n in networks
+        ):
+            return None
+        for network, module in networks.items():
+            module.load_state_dict(states[network])
         return record
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def key_of(*parts: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mope.errors import ConfigError
 from mope.predictor import layout
@@ -68,12 +68,18 @@ def copy_as(name: str, network: nn.Module, config: BundleConfig, recipe: Recipe)
     return copy
 
 
-def _load_encoder(network: Expert, tensors: dict[str, object]) -> None:
+def _load_encoder(network: Expert, tensors: dict[str, Tensor]) -> None:
     own = network.encoder.state_dict()
     missing = sorted(set(own) - set(tensors))
     if missing:
         raise ConfigError(
             f"pretrained weights without {missing[0]} (and {len(missing) - 1} more)", "a BERT encoder"
+        )
+    other = [name for name in own if own[name].shape != tensors[name].shape]
+    if other:
+        raise ConfigError(
+            f"pretrained {other[0]} of shape {tuple(tensors[other[0]].shape)}",
+            f"{tuple(own[other[0]].shape)}, as their config.json says",
         )
     network.encoder.load_state_dict({name: tensors[name] for name in own})
 

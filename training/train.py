@@ -24,11 +24,12 @@ from mope.training.floors import fit_floors
 from mope.training.lexical import fit_router
 from mope.training.modules import LengthModule, MixtureModule, RouterModule
 from mope.training.prepare import prepare
-from mope.training.ranks import first
+from mope.training.ranks import first, wait_for_all
 from mope.training.recipe import Recipe
 from mope.training.result import Trained, calibrated, choose
 from mope.training.stages import Stages, key_of, use_threads
 from mope.training.starts import copy_as, cut, new_proxy, start
+from mope.training.trouble import translated
 from mope.types import BUCKETS
 
 
@@ -54,7 +55,8 @@ def train(
     began = time.perf_counter()
     use_threads(recipe.threads)
     pl.seed_everything(recipe.seed, verbose=False)
-    with progress or Progress(disable=True) as bars:
+    shown = progress if progress is not None and first() else Progress(disable=True)
+    with shown as bars, translated("training"):
         run = Run(recipe, data, folder, bars)
         run.prepare()
         run.train_floors()
@@ -64,6 +66,7 @@ def train(
         run.train_experts()
         run.train_jointly()
         run.write(time.perf_counter() - began)
+        wait_for_all()  # the bundle is whole for whoever reads it next, in any process
     return folder
 
 
