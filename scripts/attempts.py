@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
@@ -25,6 +26,7 @@ from mope.data.records import LengthData
 from mope.predictor import layout
 from mope.predictor.mixture import mix
 from mope.predictor.router import softmax
+from mope.training.fit import precision_of
 from mope.training.recipe import Recipe, overlay
 from mope.training.result import Trained
 from mope.training.stages import use_threads
@@ -58,7 +60,9 @@ def variants(run: Run, part: str) -> dict[str, tuple[FloatArray, int]]:
     inputs = bundle.inputs(requests)
     levels, rows = run.config.quantiles, np.arange(len(inputs))
 
-    outputs = bundle.run([name for name in networks if name != layout.TRUNK], inputs)
+    half = str(precision_of(run.recipe)).startswith("bf16")  # what the networks were validated in
+    with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=half):
+        outputs = bundle.run([name for name in networks if name != layout.TRUNK], inputs)
 
     def stacked(prefix: str = "") -> FloatArray:
         return np.stack([outputs[prefix + bucket] for bucket in BUCKETS], axis=1)

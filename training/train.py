@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import nn
 
+import mope
 from mope.data.records import LengthData
 from mope.errors import ConfigError, DataError
 from mope.predictor import layout
 from mope.predictor.expert import Expert
+from mope.predictor.floors import Floors
+from mope.predictor.router import LexicalRouter
 from mope.training.facts import cost_facts, device_facts, training_facts
 from mope.training.fitter import Fitter
 from mope.training.floors import fit_floors
@@ -92,13 +95,23 @@ class Run:
             layout.write_text(self.folder / "run" / "recipe.json", _json(self.recipe.to_dict()))
 
     def train_floors(self) -> None:
-        """Boosted trees and the lexical router: seconds."""
+        """Boosted trees and the lexical router: minutes on a quarter of a million rows, so they are kept too."""
+        recipe, digest = self.recipe, self.config.data_hash
+        key = key_of("floors", recipe.seed, recipe.percentiles, digest, mope.__version__)
+        folder = self.stages.folder("floors", key)
+        if all((folder / name).is_file() for name in (layout.FLOORS, layout.ROUTER)):
+            self.floors = Floors.from_arrays(layout.read_arrays(folder, layout.FLOORS))
+            self.lexical = LexicalRouter.from_arrays(layout.read_arrays(folder, layout.ROUTER))
+            return
         task = self.bars.add_task("floors and lexical router", total=2, note="")
         train, validation = self.split["train"], self.split["validation"]
         self.floors = fit_floors(train, validation, self.bounds, self.recipe.seed)
         self.bars.advance(task)
         self.lexical = fit_router(train, validation, self.bounds, self.recipe.seed)
         self.bars.advance(task)
+        if first():
+            layout.write_arrays(folder / layout.FLOORS, self.floors.to_arrays())
+            layout.write_arrays(folder / layout.ROUTER, self.lexical.to_arrays())
 
     def train_proxy(self) -> None:
         """One encoder over all lengths: the baseline, and where the experts start from."""
