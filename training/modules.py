@@ -34,9 +34,16 @@ class StageModule(pl.LightningModule):
         """Forecast tokens [B] (validation)."""
         raise NotImplementedError
 
-    def on_train_epoch_start(self) -> None:
-        """Draws depend on (seed, chunk) alone, so a resumed run draws what the unbroken one would have."""
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Draws depend on (seed, chunk) alone, so a resumed run draws what the unbroken one would have.
+
+        Not at the epoch's start: after it Lightning makes a new iterator, which takes a draw, in an unbroken run
+        but not in a resumed one. The draw is taken here instead, for both.
+        """
+        if index == 0:
+            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+            if self.current_epoch:
+                torch.empty((), dtype=torch.int64).random_()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One step; a loss that is not finite ends the stage with what was saved before it."""

@@ -45,18 +45,19 @@ class Stages:
             wait_for_all()  # nobody may still be reading the checkpoints
             if first():
                 self._close(folder, networks, record)
+        if first():
+            for checkpoint in folder.glob("*.ckpt"):
+                checkpoint.unlink()
         self.records[name] = record
 
     @staticmethod
     def _close(folder: Path, networks: dict[str, nn.Module], record: dict[str, Any]) -> None:
-        """Weights, then the mark, then the checkpoints are no longer needed."""
+        """Weights, then the mark."""
         for network, module in networks.items():
             with whole(folder / f"{network}.safetensors") as partial:
                 state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
                 save_file(state, partial)
         write_text(folder / DONE, json.dumps(record, indent=2) + "\n")
-        for checkpoint in folder.glob("*.ckpt"):
-            checkpoint.unlink()
 
     @staticmethod
     def _done(folder: Path, networks: dict[str, nn.Module]) -> dict[str, Any] | None:
