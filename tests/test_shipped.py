@@ -62,5 +62,5 @@ def test_it_was_trained_only_on_what_may_be_shipped(shipped: MoPE):
 
 def test_its_facts_are_measured(shipped: MoPE):
     facts = json.loads(Path(shipped.folder / "facts.json").read_text())
-    rows = {row["name"]: row for row in facts["evaluation"]["columns"]}
-    assert rows["MoPE (routed, soft)"]["mae"]["value"] < rows["constant"]["mae"]["value"]
+    columns = {row["name"]: row["metrics"] for row in facts["evaluation"]["columns"]}
+    assert columns["MoPE (routed, soft)"]["mae"]["value"] < 0.8 * columns["constant"]["mae"]["value"]

@@ -16,7 +16,7 @@ from torch import nn
 
 import mope
 from mope.data.records import LengthData
-from mope.errors import ConfigError, DataError
+from mope.errors import BundleError, ConfigError, DataError
 from mope.predictor import layout
 from mope.predictor.expert import Expert
 from mope.predictor.floors import Floors
@@ -99,9 +99,9 @@ class Run:
         recipe, digest = self.recipe, self.config.data_hash
         key = key_of("floors", recipe.seed, recipe.percentiles, digest, mope.__version__)
         folder = self.stages.folder("floors", key)
-        if all((folder / name).is_file() for name in (layout.FLOORS, layout.ROUTER)):
-            self.floors = Floors.from_arrays(layout.read_arrays(folder, layout.FLOORS))
-            self.lexical = LexicalRouter.from_arrays(layout.read_arrays(folder, layout.ROUTER))
+        kept = _kept_floors(folder)
+        if kept is not None:
+            self.floors, self.lexical = kept
             return
         task = self.bars.add_task("floors and lexical router", total=2, note="")
         train, validation = self.split["train"], self.split["validation"]
@@ -233,6 +233,15 @@ class Run:
 
     def _length_module(self, network: Expert, stage: str) -> LengthModule:
         return LengthModule(network, self.config.quantiles, **self.fitter.common(stage))
+
+
+def _kept_floors(folder: Path) -> tuple[Floors, LexicalRouter] | None:
+    """What an earlier run fitted; None where that is not there or damaged."""
+    try:
+        floors = Floors.from_arrays(layout.read_arrays(folder, layout.FLOORS))
+        return floors, LexicalRouter.from_arrays(layout.read_arrays(folder, layout.ROUTER))
+    except (BundleError, KeyError, ValueError):
+        return None
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -60,3 +60,41 @@ def test_mixture_loss_prefers_the_right_expert_and_has_a_gradient():
     mixture_loss(scores, knots, truth, weight, LEVELS, grid, step).backward()
     assert scores.grad is not None
     assert scores.grad[0, 0] > 0 > scores.grad[0, 1]
+
+
+def test_mixture_loss_is_least_at_the_true_shares_and_lengths():
+    """Half the answers near one length, half near another: no other mixture scores better on average."""
+    rng = np.random.default_rng(0)
+    near = np.where(rng.random(4000) < 0.5, 3.0, 6.0) + rng.normal(0, 0.1, 4000)
+    lengths = torch.expm1(torch.tensor(near, dtype=torch.float32))[None, :]
+    weight = torch.full_like(lengths, 1 / lengths.shape[1])
+    grid, step = torch.linspace(1, 8, 400), torch.full((400,), 7 / 400)
+    spread = 0.1 * 1.2816  # of a normal's 10 % and 90 % points
+    truth = torch.tensor([[[c - spread, c, c + spread] for c in (3.0, 6.0)]])
+
+    def loss(scores: list[float], shift: float = 0.0, stretch: float = 1.0) -> float:
+        middle = truth[:, :, 1:2]
+        knots = middle + (truth - middle) * stretch + shift
+        return mixture_loss(torch.tensor([scores]), knots, lengths, weight, LEVELS, grid, step).item()
+
+    best = loss([0.0, 0.0])
+    assert best < min(
+        loss([0.4, 0.0]), loss([0.0, 0.4]), loss([0.0, 0.0], shift=0.05), loss([0.0, 0.0], shift=-0.05)
+    )
+    assert best < min(loss([0.0, 0.0], stretch=2.0), loss([0.0, 0.0], stretch=0.3))
+
+
+def test_gradients_stay_finite_for_absurd_forecasts_and_lengths():
+    lengths, weight = torch.tensor([[0.0, 1e6]]), torch.full((1, 2), 0.5)
+    grid, step = torch.linspace(0, 9, 30), torch.full((30,), 0.3)
+    for level in (-50.0, 0.0, 60.0):
+        knots = torch.full((1, 2, 3), level, requires_grad=True)  # knots that coincide, too
+        scores = torch.tensor([[80.0, -80.0]], requires_grad=True)
+        total = mixture_loss(scores, knots, lengths, weight, LEVELS, grid, step)
+        total = total + length_loss(knots[:, 0], lengths, weight, LEVELS, 0.5)
+        total.backward()
+        assert torch.isfinite(total)
+        assert knots.grad is not None
+        assert torch.isfinite(knots.grad).all()
+        assert scores.grad is not None
+        assert torch.isfinite(scores.grad).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,20 @@ def test_a_model_learns_what_the_data_holds(recipe: Callable[..., Recipe], tmp_p
 def test_same_seed_same_bundle(tiny: Path, train_tiny: Callable[..., Path], tmp_path: Path):
     again = train_tiny(tmp_path / "again")
     assert weights(again) == weights(tiny)
+
+
+@pytest.mark.parametrize("name", ["floors.safetensors", "router.safetensors"])
+def test_damaged_floors_are_fitted_again(
+    name: str, tiny: Path, recipe: Callable[..., Recipe], tmp_path: Path
+):
+    folder = tmp_path / "b"
+    shutil.copytree(tiny, folder)
+    (kept,) = folder.glob(f"run/stages/floors-*/{name}")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-9])
+    train(recipe(), synthetic(700), folder, resume=True)
+    assert kept.read_bytes() == whole
+    assert weights(folder) == weights(tiny)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
