@@ -42,7 +42,7 @@ class StageModule(pl.LightningModule):
         """
         if index == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
-            if False:
+            if self.current_epoch:
                 torch.empty((), dtype=torch.int64).random_()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
