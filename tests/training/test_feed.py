@@ -28,9 +28,9 @@ def part(text_of_row: list[int], sizes: list[int]) -> Part:
 
 @st.composite
 def feeds(draw: st.DrawFn) -> Feed:
-    texts = draw(st.integers(1, 60))
+    texts = draw(st.integers(1, 160))  # batches of one make several blocks of them
     extra = draw(st.lists(st.integers(0, texts - 1), max_size=40))
-    sizes = draw(st.lists(st.integers(1, 9), min_size=texts, max_size=texts))
+    sizes = np.random.default_rng(draw(st.integers(0, 9))).integers(1, 10, texts).tolist()
     optim = OptimConfig(batch=draw(st.integers(1, 7)), rows_per_text=draw(st.integers(1, 3)))
     return Feed(part([*range(texts), *extra], sizes), optim, draw(st.integers(0, 5)), epochs=2.0)
 
@@ -55,6 +55,14 @@ def test_a_pass_reads_every_text_once_with_a_bounded_number_of_rows(feed: Feed):
         rows = np.concatenate(batches)
         assert len(set(rows.tolist())) == len(rows)
         assert np.bincount(feed.part.inputs.text[rows]).max() <= feed.optim.rows_per_text
+
+
+def test_a_batch_holds_texts_of_like_size():
+    sizes = np.random.default_rng(0).permutation(np.arange(1, 257)).tolist()
+    feed = Feed(part([*range(256)], sizes), OptimConfig(batch=16), 0)
+    spans = [np.ptp(feed.part.inputs.sizes[feed.batch(step)]) for step in range(feed.per_pass)]
+    assert max(spans) == 15
+    assert feed.batch(0).tolist() != Feed(feed.part, feed.optim, 1).batch(0).tolist()
 
 
 def test_rows_without_weight_are_not_drawn():

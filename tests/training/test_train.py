@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from mope.data.records import Example, LengthData
 from mope.data.synthetic import synthetic
-from mope.errors import ConfigError, DataError
+from mope.errors import ConfigError, DataError, TrainingError
 from mope.predictor.bundle import MoPE
+from mope.training import stages
 from mope.training.recipe import Recipe, load_recipe
 from mope.training.train import train
 from mope.types import BUCKETS, Request
@@ -73,6 +75,21 @@ def test_same_seed_same_bundle(tiny: Path, train_tiny: Callable[..., Path], tmp_
     assert weights(again) == weights(tiny)
 
 
+def test_a_disk_that_fills_while_a_stage_is_closed(
+    recipe: Callable[..., Recipe], tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(stages, "save_file", full)
+    with pytest.raises(TrainingError, match=r"disk is full.*--resume"):
+        train(recipe(), synthetic(700), tmp_path / "b")
+    assert not (tmp_path / "b" / "config.json").exists()
+    monkeypatch.undo()
+    train(recipe(), synthetic(700), tmp_path / "b", resume=True)
+    assert weights(tmp_path / "b") == weights(tiny)
+
+
 @pytest.mark.parametrize("name", ["floors.safetensors", "router.safetensors"])
 def test_damaged_floors_are_fitted_again(
     name: str, tiny: Path, recipe: Callable[..., Recipe], tmp_path: Path
@@ -97,7 +114,12 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "settings",
-    [("shared_layers=0", "epochs.joint=0"), ("router=lexical", "epochs.joint=0"), ("overlap=0.5",)],
+    [
+        ("shared_layers=0", "epochs.joint=0"),
+        ("router=lexical", "epochs.joint=0"),
+        ("overlap=0.5",),
+        ("optim.accumulate=2",),
+    ],
 )
 def test_other_shapes_train_and_predict(
     settings: tuple[str, ...], train_tiny: Callable[..., Path], tmp_path: Path
