@@ -65,6 +65,10 @@ def train(
     from mope.training.train import train as run
 
     folder = run(chosen, rows, output, resume=resume, progress=progress_bar())
+    from mope.training.ranks import first
+
+    if not first():  # one of several processes: the first measures and prints
+        return
     report = None
     if evaluate:
         from mope.cli.measuring import measure_into_facts
