@@ -53,7 +53,7 @@ class StageModule(pl.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} at step {self.global_step}; the last checkpoint is kept. "
-                "Lower optim.lr or optim.head_lr, or check the data for absurd lengths, and use --resume"
+                "Check the data for absurd lengths, or lower optim.lr or optim.head_lr and train anew"
             )
         self.log("train_loss", loss.detach(), prog_bar=True)
         return loss
