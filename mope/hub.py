@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mope.errors import BundleError
@@ -9,12 +10,12 @@ from mope.errors import BundleError
 
 def local_folder(source: str | Path, revision: str | None = None) -> Path:
     """The folder that `source` names, fetched from the Hub where it is an id `owner/name`."""
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+    # `os.path` answers no where `Path` raises: on a name that is too long or holds NUL.
+    if os.path.isdir(source):
+        return Path(source)
+    if os.path.exists(source) or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise BundleError(
-            f"bundle {str(source)!r}", "a bundle folder, or a Hub id owner/name", "check the path"
+            f"bundle {str(source)[:200]!r}", "a bundle folder, or a Hub id owner/name", "check the path"
         )
     return _download(str(source), revision)
 

@@ -44,6 +44,8 @@ def export(
 
     if compact is not None and not int8:
         raise ConfigError("--compact without --int8", "both", "add --int8")
+    if compact is not None and compact.exists() and not compact.is_dir():
+        raise ConfigError(f"--compact {compact}, which is a file", "a folder, or a new name")
     loaded = MoPE.from_pretrained(bundle, backend="torch")
     inputs = loaded.inputs([Request(prompt=text) for text in PROBES])
     parity = export_onnx(loaded, bundle, inputs.batch(np.arange(len(inputs))), int8=int8)

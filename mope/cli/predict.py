@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+MOST_TOKENS = 2**31 - 1
+
 
 def predict(
     bundle: Annotated[
@@ -26,9 +28,11 @@ def predict(
     model: Annotated[
         str | None, typer.Option(help="The served model's name, as in the training data.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The request's max_tokens.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=MOST_TOKENS, help="The request's max_tokens.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Forecast how many tokens the answer to a prompt will have.

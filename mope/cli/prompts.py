@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TextIO
@@ -19,7 +20,8 @@ def split_arguments(first: str, second: str | None, from_file: bool) -> tuple[st
         return first, second
     if from_file:
         return first or None, None
-    if first and Path(first).joinpath("config.json").is_file():
+    # A long prompt is no file name: `os.path` says no where `Path` raises.
+    if first and os.path.isfile(os.path.join(first, "config.json")):
         raise PromptError(f"a bundle ({first}) without a prompt", "mope predict BUNDLE PROMPT, or --file")
     return None, first
 
@@ -35,16 +37,15 @@ def read_prompts(
     if prompt is not None:
         return [Request(prompt=prompt, model=model, max_tokens=max_tokens)]
     assert file is not None
-    if str(file) == "-":
-        return _lines(stdin.read(), "stdin", model, max_tokens)
-    if file.suffix == ".txt":
+    if str(file) == "-" or file.suffix == ".txt":
+        name = "stdin" if str(file) == "-" else f"file {str(file)!r}"
         try:
-            text = file.read_text(encoding="utf-8")
+            text = stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         except OSError as error:
-            raise DataError(f"file {str(file)!r} ({error.strerror})", "a readable file") from None
+            raise DataError(f"{name} ({error.strerror})", "a readable file") from None
         except UnicodeDecodeError:
-            raise DataError(f"file {str(file)!r} that is not UTF-8", "text, one prompt a line") from None
-        return _lines(text, str(file), model, max_tokens)
+            raise DataError(f"{name} that is not UTF-8", "text, one prompt a line") from None
+        return _lines(text, name, model, max_tokens)
     return _rows(file, model, max_tokens)
 
 
@@ -83,7 +84,8 @@ def _rows(file: Path, model: str | None, max_tokens: int | None) -> list[Request
 
 
 def _lines(text: str, name: str, model: str | None, max_tokens: int | None) -> list[Request]:
-    lines = [line for line in text.splitlines() if line.strip()]
+    # Not `splitlines`: that also cuts at form feeds and Unicode's line separators, which prompts may hold.
+    lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{name} without a prompt", "one prompt a line")
     return [Request(prompt=line, model=model, max_tokens=max_tokens) for line in lines]

@@ -56,9 +56,9 @@ def print_rows(data: LengthData) -> None:
     console = Console(stderr=True)
     console.print(f"{len(data):,} examples, {sum(data.refused.values()):,} rows refused")
     for reason, count in data.refused.most_common():
-        console.print(f"  {count:,} x {reason}")
+        console.print(f"  {count:,} x {reason}", markup=False)
     for note in data.notes:
-        console.print(f"  note: {note}")
+        console.print(f"  note: {note}", markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -82,6 +82,7 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
     """Forecasts for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold")
     table.add_column("prompt", max_width=SHOWN, no_wrap=True)
@@ -89,10 +90,16 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
         table.add_column(name, justify="right", no_wrap=True)
     for request, forecast in zip(requests, forecasts, strict=True):
         table.add_row(
-            " ".join(request.prompt[: 4 * SHOWN].split()),
+            Text(_shown(request.prompt)),
             f"{forecast.tokens:.0f}",
             f"{forecast.low:.0f} to {forecast.high:.0f}",
             forecast.bucket,
             " / ".join(f"{p:.2f}" for p in forecast.probabilities),
         )
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def _shown(prompt: str) -> str:
+    """The start of a prompt on one line, without what a terminal would obey or could not print."""
+    line = " ".join(prompt[: 4 * SHOWN].split())
+    return "".join(char if char.isprintable() else "\ufffd" for char in line)

@@ -53,6 +53,7 @@ def train(
     require("train", "training")
     from mope.cli.running import parse_mapping, print_json, print_report, print_rows, progress_bar
     from mope.data.load import read_examples
+    from mope.errors import ConfigError
     from mope.settings import describe_settings
     from mope.training.recipe import Recipe, load_recipe
 
@@ -60,6 +61,8 @@ def train(
         typer.echo(describe_settings(Recipe))
         raise typer.Exit
     chosen = load_recipe(preset, recipe, settings or ())
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output}, which is a file", "a folder, or a new name")
     rows = read_examples(data, mapping=parse_mapping(mapping), tokenizer=tokenizer, limit=limit)
     print_rows(rows)
     from mope.training.train import train as run

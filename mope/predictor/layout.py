@@ -40,19 +40,24 @@ def onnx_file(network: str, int8: bool) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused where it is no plain file below the folder (absolute, `..`, symlink)."""
+    """`folder / name`, refused where it is no plain file below the folder (absolute, `..`, link out of it)."""
     parts = Path(name).parts
     path = folder.joinpath(*parts)
     if not parts or Path(name).is_absolute() or ".." in parts:
         raise BundleError(f"a bundle file named {name!r}", "a path inside the bundle")
-    if not path.is_file():
+    if not os.path.isfile(path):  # says no where `Path.is_file` raises, as on a name that is too long
         raise BundleError(f"a bundle without {name}", "a whole bundle folder", "train or fetch it again")
-    root = folder.resolve()
-    if root not in path.resolve().parents:
+    if not _homes(folder) & set(path.resolve().parents):
         raise BundleError(f"{name} leads outside the bundle", "plain files inside the folder")
     if path.stat().st_size > MAX_BYTES:
         raise BundleError(f"{name} of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}")
     return path
+
+
+def _homes(folder: Path) -> set[Path]:
+    """Where files may lie: the folder; the Hub's cache keeps a snapshot as links to the blobs beside it."""
+    root = folder.resolve()
+    return {root, root.parent.parent / "blobs"} if root.parent.name == "snapshots" else {root}
 
 
 def read_text(folder: Path, name: str) -> str:
@@ -63,6 +68,8 @@ def read_text(folder: Path, name: str) -> str:
         raise BundleError(
             f"{name} is not UTF-8 text", "the file mope wrote", "fetch the bundle again"
         ) from None
+    except OSError as error:
+        raise _unreadable(name, error) from None
 
 
 def read_arrays(folder: Path, name: str) -> dict[str, NDArray[np.generic]]:
@@ -73,6 +80,14 @@ def read_arrays(folder: Path, name: str) -> dict[str, NDArray[np.generic]]:
         raise BundleError(
             f"{name} cannot be read ({error})", "a whole safetensors file", "fetch the bundle again"
         ) from None
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> BundleError:
+    return BundleError(
+        f"{name} cannot be read ({error.strerror})", "a readable file", "check its permissions"
+    )
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -120,7 +135,11 @@ def _sha256(path: Path) -> str:
 def check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Compare the files that a config lists with their hashes; raises `BundleError` for the first that differs."""
     for name, digest in files.items():
-        if sha256(inside(folder, name)) != digest:
+        try:
+            found = sha256(inside(folder, name))
+        except OSError as error:
+            raise _unreadable(name, error) from None
+        if found != digest:
             raise BundleError(
                 f"{name} was changed or cut short (its hash differs)",
                 "the file mope wrote",
