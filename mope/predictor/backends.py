@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mope.errors import BundleError, ConfigError
 from mope.predictor.config import BundleConfig
 from mope.predictor.inputs import Batch
-from mope.predictor.layout import TRUNK, onnx_file, weights_file
+from mope.predictor.layout import ENCODER_ROUTER, TRUNK, onnx_file, weights_file
+from mope.types import BUCKETS
 
 NAMES = ("auto", "onnx", "onnx-int8", "torch")
 
@@ -36,6 +37,8 @@ def open_backend(folder: Path, config: BundleConfig, name: str = "auto", threads
     if name not in NAMES:
         raise ConfigError(f"backend {name!r}", f"one of {', '.join(NAMES)}")
     probe = TRUNK if config.shared_layers else "medium"
+    if threads < 1:
+        raise ConfigError(f"{threads} threads", "at least 1")
     if name == "auto":
         found = [kind for kind, file in _files(probe).items() if (folder / file).is_file()]
         if not found:
@@ -48,6 +51,19 @@ def open_backend(folder: Path, config: BundleConfig, name: str = "auto", threads
     from mope.predictor.onnx_backend import OnnxBackend
 
     return OnnxBackend(folder, config, int8=name == "onnx-int8", threads=threads)
+
+
+def ask(
+    backend: Backend, config: BundleConfig, network: str, batch: Batch, shared: Any
+) -> NDArray[np.float32]:
+    """A network's answer [B, outputs]; raises `BundleError` where it is of another width or no number."""
+    out = backend.run(network, batch, shared)
+    width = len(BUCKETS) if network == ENCODER_ROUTER else len(config.quantiles)
+    if out.shape != (len(batch.text), width):
+        raise BundleError(f"network {network} with outputs of shape {out.shape}", f"{width} a row")
+    if not np.isfinite(out).all():
+        raise BundleError(f"network {network} with outputs that are no numbers", "undamaged weights")
+    return out
 
 
 def _files(network: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from mope.errors import BundleError, PromptError
 from mope.hub import local_folder
 from mope.predictor import layout
-from mope.predictor.backends import Backend, open_backend
+from mope.predictor.backends import Backend, ask, open_backend
 from mope.predictor.calibration import Calibration, predicted_buckets
 from mope.predictor.config import BundleConfig
 from mope.predictor.features import NAMES
@@ -123,8 +123,16 @@ class MoPE:
         return self._forecasts(self._column(self.config.routing, *self._answer(rows, self.inputs(rows))))
 
     def inputs(self, requests: Sequence[Request]) -> Inputs:
-        """Requests as arrays."""
-        return build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
+        """Requests as arrays. Raises `BundleError` for a tokenizer whose ids the encoder does not have."""
+        size = self.config.encoder.vocab_size
+        try:
+            found = build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
+            fits = found.ids.max(initial=0) < size
+        except OverflowError:  # an id of more than 31 bits
+            fits = False
+        if not fits:
+            raise BundleError(f"a tokenizer with ids beyond {size}", "the encoder's vocabulary")
+        return found
 
     def run(self, networks: Sequence[str], inputs: Inputs) -> dict[str, FloatArray]:
         """Outputs of several networks by name, each [n, outputs]; what they share is computed once."""
@@ -133,7 +141,7 @@ class MoPE:
             batch = inputs.batch(rows)
             shared = self.backend.shared(batch)
             for network in networks:
-                got = self.backend.run(network, batch, shared)
+                got = ask(self.backend, self.config, network, batch, shared)
                 found.setdefault(network, np.zeros((len(inputs), got.shape[1])))[rows] = got
         return found
 
@@ -163,12 +171,13 @@ class MoPE:
             batch = inputs.batch(rows)
             shared = self.backend.shared(batch)
             if self.config.router != "lexical":
-                own = softmax(self.backend.run(layout.ENCODER_ROUTER, batch, shared).astype(np.float64))
+                scores = ask(self.backend, self.config, layout.ENCODER_ROUTER, batch, shared)
+                own = softmax(scores.astype(np.float64))
                 chances[rows] = own if self.config.router == "encoder" else (chances[rows] + own) / 2
             if hard:
                 logs[rows] = self._chosen(batch, shared, chances[rows].argmax(1))
             else:
-                experts = [self.backend.run(bucket, batch, shared) for bucket in BUCKETS]
+                experts = [ask(self.backend, self.config, name, batch, shared) for name in BUCKETS]
                 logs[rows] = mix(np.stack(experts, axis=1).astype(np.float64), chances[rows], levels)
         return logs, chances
 
@@ -178,7 +187,7 @@ class MoPE:
         for place in np.unique(places):
             rows = np.flatnonzero(places == place)
             part, texts = batch.subset(rows)
-            logs[rows] = self.backend.run(BUCKETS[place], part, shared[texts])
+            logs[rows] = ask(self.backend, self.config, BUCKETS[place], part, shared[texts])
         return logs
 
     def columns(

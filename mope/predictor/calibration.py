@@ -49,7 +49,7 @@ class Calibration:
         try:
             shifts = json.loads(text)["shifts"]
             read = {str(k): tuple((float(a), float(b)) for a, b in rows) for k, rows in shifts.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise BundleError("calibration.json cannot be read", "shifts per column and bucket") from None
         if any(len(rows) != len(BUCKETS) or not np.isfinite(rows).all() for rows in read.values()):
             raise BundleError(

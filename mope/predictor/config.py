@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from itertools import pairwise
+from sys import float_info
 from typing import Any, TypeVar
 
 from mope.data.split import Bounds
-from mope.errors import BundleError
+from mope.errors import BadInput, BundleError
 
 FORMAT = 1
 LEVELS: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 ROUTERS = ("lexical", "encoder", "both")
 ROUTINGS = ("hard", "soft")
 MAX_FIELD = 1_000_000  # no size in a config may exceed this: a hostile file must not drive an allocation
+MAX_LAYERS = 1_000  # modules are built one by one, even without memory
+MAX_SEED = 2**32 - 1
 
 T = TypeVar("T")
 
@@ -70,7 +73,7 @@ class BundleConfig:
     models: tuple[str, ...] = ()
     tokenizer: str = ""
     data_hash: str = ""
-    seed: int = 0
+    seed: int = field(default=0, metadata={"largest": MAX_SEED})
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,10 +90,12 @@ class BundleConfig:
         )
         check({0.1, 0.9} <= set(levels), f"quantiles {levels}", "0.1 and 0.9 among them")
         e = self.encoder
+        check(min(asdict(e).values()) > 0, f"an encoder with a size of 0 ({e})", "sizes above 0")
         check(
             e.hidden_size % e.num_attention_heads == 0,
             f"{e.num_attention_heads} heads for width {e.hidden_size}",
         )
+        check(e.num_hidden_layers <= MAX_LAYERS, f"{e.num_hidden_layers} layers", f"at most {MAX_LAYERS}")
         check(
             0 <= self.shared_layers < e.num_hidden_layers,
             f"shared_layers {self.shared_layers}",
@@ -111,7 +116,7 @@ class BundleConfig:
         """Read and check a config.json; raises `BundleError` with the field at fault."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(
                 f"config.json is not JSON ({error})", "the file mope wrote", "fetch the bundle again"
             ) from None
@@ -143,24 +148,30 @@ def _build(cls: type[T], raw: object, where: str) -> T:
     unknown = sorted(set(map(str, raw)) - set(known))
     if unknown:
         raise BundleError(f"{where} has unknown keys {unknown}", f"keys among {sorted(known)}")
-    values = {name: _value(raw[name], str(known[name].type), f"{where}: {name}") for name in raw}
+    values = {name: _value(raw[name], known[name], f"{where}: {name}") for name in raw}
     try:
         return cls(**values)
     except TypeError as error:
         raise BundleError(f"{where} is incomplete ({error})", f"keys {sorted(known)}") from None
+    except BundleError:
+        raise
+    except BadInput as error:  # what the part itself says of its values
+        raise BundleError(f"config.json has {error.came}", error.expected) from None
 
 
-def _value(value: Any, kind: str, where: str) -> Any:
-    """One JSON value checked against the annotation it is meant for."""
+def _value(value: Any, of: Field[Any], where: str) -> Any:
+    """One JSON value checked against the annotation of the field it is meant for."""
+    kind = str(of.type)
     ok: bool
     if kind == "int":
-        ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_FIELD
+        most = of.metadata.get("largest", MAX_FIELD)
+        ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
     elif kind == "float":
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+        ok = _finite(value)
     elif kind == "str":
         ok = isinstance(value, str)
     elif kind.startswith("tuple[float"):
-        ok = isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value)
+        ok = isinstance(value, (list, tuple)) and all(map(_finite, value))
         value = tuple(map(float, value)) if ok else value
     elif kind.startswith("tuple[str"):
         ok = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
@@ -170,5 +181,11 @@ def _value(value: Any, kind: str, where: str) -> Any:
     else:
         ok = True  # nested dataclasses were built before
     if not ok:
-        raise BundleError(f"{where} is {str(value)[:60]!r}", kind)
+        raise BundleError(f"{where} is {repr(value)[:60]}", kind)
     return value
+
+
+def _finite(value: object) -> bool:
+    """Whether a JSON value is a number that a float can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= float_info.max  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +32,28 @@ class OnnxBackend:
         if not self.config.shared_layers:
             return batch.ids
         feed = {"x": batch.ids, "segments": batch.segments, "mask": batch.mask}
-        out: NDArray[np.float32] = self._session(TRUNK).run(None, feed)[0]
-        return out
+        return self._compute(TRUNK, feed)
 
     def run(self, network: str, batch: Batch, shared: NDArray[np.generic]) -> NDArray[np.float32]:
         """Outputs [B, outputs] of one network."""
-        session = self._session(network)
         feed = {
             "x": shared, "segments": batch.segments, "mask": batch.mask, "text": batch.text,
             "features": batch.features, "model": batch.model,
         }  # fmt: skip
+        return self._compute(network, feed)
+
+    def _compute(self, network: str, feed: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        session = self._session(network)
         # An input that the graph does not read (segments above the trunk) is not among its inputs.
         wanted = {node.name for node in session.get_inputs()}
-        out: NDArray[np.float32] = session.run(None, {k: v for k, v in feed.items() if k in wanted})[0]
+        try:
+            out: NDArray[np.float32] = session.run(None, {k: v for k, v in feed.items() if k in wanted})[0]
+        except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no other base
+            raise BundleError(
+                f"{onnx_file(network, self.int8)} does not fit config.json or the tokenizer ({str(error)[:120]})",
+                "the graph of this bundle",
+                "export it again",
+            ) from None
         return out
 
     def _session(self, network: str) -> ort.InferenceSession:
@@ -58,7 +68,11 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            return ort.InferenceSession(path, options, providers=_providers())
+            # The fallback is for failing accelerators; on the CPU it would only talk on stdout and try again.
+            providers = _providers()
+            return ort.InferenceSession(
+                path, options, providers=providers, enable_fallback=len(providers) > 1
+            )
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no other base
             raise BundleError(
                 f"{onnx_file(network, self.int8)} cannot be opened ({str(error)[:120]})",

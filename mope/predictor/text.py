@@ -92,9 +92,16 @@ def _join(
 
 def _tokens(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each text. Waking the tokenizer's thread pool costs more than a few short texts do."""
-    if len(texts) > SMALL_BATCH:
-        return [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    return [tokenizer.encode(t, add_special_tokens=False).ids if t else [] for t in texts]
+    try:
+        if len(texts) > SMALL_BATCH:
+            return [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return [tokenizer.encode(t, add_special_tokens=False).ids if t else [] for t in texts]
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise BundleError(
+            f"tokenizer.json cannot cut a text ({str(error)[:120]})",
+            "a BERT tokenizer",
+            "fetch the bundle again",
+        ) from None
 
 
 def _clean(texts: list[str]) -> list[str]:
