@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mope.errors import BundleError, MopeError
+from mope.export.graphs import refill, strip
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE, with_hashes
 from mope.predictor.config import BundleConfig
@@ -62,10 +63,9 @@ def export_onnx(bundle: MoPE, folder: Path, probe: Batch, *, int8: bool = False)
             "export that one",
         )
     with tempfile.TemporaryDirectory() as scratch:
-        for name in names:
-            _write_graph(name, load_network(name, bundle.folder, config), config, Path(scratch))
-            if int8:
-                _quantize(Path(scratch), name)
+        _write_graphs(names, bundle, Path(scratch))
+        for name in names if int8 else ():
+            _quantize(Path(scratch), name)
         for low in (False, True)[: 1 + int8]:
             for row in _parity(Path(scratch), names, reference, config, probe, low):
                 if not low and row.largest > TOLERANCE:
@@ -94,6 +94,19 @@ def compact(bundle: MoPE, folder: Path) -> None:
     layout.write_text(folder / layout.CONFIG, with_hashes(bundle.config, folder).to_json())
 
 
+def _write_graphs(names: Sequence[str], bundle: MoPE, scratch: Path) -> None:
+    """Every fp32 graph. The experts and the proxy have one shape: the first of them is traced for all."""
+    traced: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for name in names:
+        module = load_network(name, bundle.folder, bundle.config)
+        weights = {key: value.numpy() for key, value in module.state_dict().items()}
+        path = scratch / layout.onnx_file(name, False)
+        twins = ((scratch / layout.onnx_file(other, False), theirs) for other, theirs in traced.items())
+        if not any(refill(twin, path, theirs, weights) for twin, theirs in twins):
+            _write_graph(name, module, bundle.config, scratch)
+            traced[name] = weights
+
+
 def _write_graph(name: str, module: nn.Module, config: BundleConfig, scratch: Path) -> None:
     """Trace one network with free batch, text and token counts."""
     path = scratch / layout.onnx_file(name, False)
@@ -111,6 +124,7 @@ def _write_graph(name: str, module: nn.Module, config: BundleConfig, scratch: Pa
         )  # fmt: skip
         assert program is not None
         program.save(path, external_data=False)
+    strip(path)
 
 
 def _example(name: str, config: BundleConfig) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
