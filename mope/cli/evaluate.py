@@ -38,9 +38,13 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for report.json, report.md and the pictures."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples behind every interval.")] = 0,
+    facts: Annotated[
+        bool, typer.Option("--facts", help="Also write the report into the bundle's facts.json.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Measure a bundle: every metric with its 95 % interval, beside its baselines."""
+    from mope.cli.measuring import write_facts
     from mope.cli.running import parse_mapping, print_json, print_rows
     from mope.data.load import read_examples
     from mope.evaluate import check, collect, measure
@@ -56,6 +60,8 @@ def evaluate(
     document = {"bundle": bundle, "paths": data, **report.to_dict()}
     if output:
         _write(output, document, report, found)
+    if facts:
+        write_facts(model.folder, report, model.backend.name)
     if as_json:
         print_json(document)
     else:

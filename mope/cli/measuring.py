@@ -1,4 +1,4 @@
-"""Evaluates a fresh bundle and puts the numbers into its facts.json."""
+"""Puts what an evaluation measured into the bundle's facts.json."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 
 def measure_into_facts(folder: Path, data: LengthData) -> Report:
-    """The report on the test part, also written to `facts.json` under "evaluation"."""
+    """The report on the test part, also written to `facts.json`."""
     from mope.evaluate import evaluate
-    from mope.predictor import layout
     from mope.predictor.bundle import MoPE
 
-    report = evaluate(MoPE.from_pretrained(folder), data)
-    facts = json.loads(layout.read_text(folder, layout.FACTS))
-    layout.write_text(
-        folder / layout.FACTS, json.dumps(facts | {"evaluation": report.to_dict()}, indent=2) + "\n"
-    )
+    bundle = MoPE.from_pretrained(folder)
+    report = evaluate(bundle, data)
+    write_facts(folder, report, bundle.backend.name)
     return report
+
+
+def write_facts(folder: Path, report: Report, backend: str) -> None:
+    """Put a report into the bundle's `facts.json`, with the backend that answered."""
+    from mope.predictor import layout
+
+    facts = json.loads(layout.read_text(folder, layout.FACTS))
+    facts |= {"evaluation": report.to_dict(), "evaluated_backend": backend}
+    layout.write_text(folder / layout.FACTS, json.dumps(facts, indent=1) + "\n")

@@ -94,6 +94,10 @@ def test_the_whole_way(tmp_path: Path, quick: tuple[str, ...]):
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["columns"] == report["columns"]
     assert {"report.json", "report.md"} <= {p.name for p in (tmp_path / "report").iterdir()}
+    written = mope("evaluate", str(bundle), str(data), "--part", "validation", "--facts", "--json")
+    assert written.returncode == 0, written.stderr
+    facts = json.loads((bundle / "facts.json").read_text())
+    assert (facts["evaluation"]["data"]["part"], facts["evaluated_backend"]) == ("validation", "torch")
     again = mope("train", str(data), "--output", str(bundle), "--preset", "tiny")
     assert again.returncode == 2
     assert "--resume" in again.stderr
