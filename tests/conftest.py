@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -63,6 +64,8 @@ def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     folder = tmp_path_factory.mktemp("exported")
     full, compact = folder / "full", folder / "compact"
     shutil.copytree(tiny, full, ignore=shutil.ignore_patterns("run"))
-    result = CliRunner().invoke(build_app(), ["export", str(full), "--int8", "--compact", str(compact)])
+    words = ["export", str(full), "--int8", "--compact", str(compact), "--json"]
+    result = CliRunner().invoke(build_app(), words)
     assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)) == 12  # one document: six networks, two types
     return full, compact

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,21 @@ def test_predict_for_machines(exported: tuple[Path, Path]):
     assert rows[0]["low"] <= rows[0]["tokens"] <= rows[0]["high"]
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["word " * 200, "What does [/INST] do?", "\x1b[31mred", "请用中文写诗。", "- a list", "a\ud800b"],
+)
+def test_any_prompt_is_answered(prompt: str, exported: tuple[Path, Path]):
+    """By the bundle that ships, too, where the prompt stands alone."""
+    words = [str(exported[1])] if prompt.startswith("-") else []
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    line = [sys.executable, "-m", "mope", "predict", *words, "--", prompt.encode("utf-8", "surrogatepass")]
+    done = subprocess.run(line, capture_output=True, text=True, env=strict)
+    assert done.returncode == 0, done.stderr
+    assert "80 % interval" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
 def test_predict_from_rows(exported: tuple[Path, Path], tmp_path: Path):
     file = tmp_path / "prompts.jsonl"
     chat = [
@@ -46,6 +63,10 @@ def test_predict_from_rows(exported: tuple[Path, Path], tmp_path: Path):
         (["predict", "BUNDLE", ""], "empty prompt"),
         (["predict", "no-such-folder", "hello"], "no-such-folder"),
         (["predict", "BUNDLE", "hello", "--backend", "tpu"], "backend"),
+        (["predict", "word " * 100, "hello"], "word word"),
+        (["predict", "BUNDLE", "hello", "--file", "BAD"], "a prompt and --file"),
+        (["predict", "SPOILT", "hello"], "cut short"),
+        (["predict", "--file", "BINARY"], "not UTF-8"),
         (["predict", "BUNDLE"], "without a prompt"),
         (["predict", "BUNDLE", "--file", "none.txt"], "none.txt"),
         (["predict", "BUNDLE", "--file", "BAD"], "not JSON"),
@@ -54,13 +75,22 @@ def test_predict_from_rows(exported: tuple[Path, Path], tmp_path: Path):
         (["train", "DATA", "--output", "OUT", "--preset", "huge"], "preset"),
         (["train", "DATA", "--output", "OUT", "--preset", "tiny", "--set", "sead=1"], "sead"),
         (["train", "DATA", "--output", "OUT", "--preset", "tiny", "--map", "prompt=question"], "question"),
+        (["train", "DATA", "--output", "BAD", "--preset", "tiny"], "which is a file"),
         (["train", "EMPTY", "--output", "OUT", "--preset", "tiny"], "holds no rows"),
         (["export", "BUNDLE", "--int8"], "safetensors"),
+        (["export", "BUNDLE", "--compact", "OUT"], "--int8"),
+        (["export", "BUNDLE", "--int8", "--compact", "BAD"], "which is a file"),
+        (["export", "OUT"], "check the path"),
     ],
 )
 def test_bad_input(words: list[str], message: str, exported: tuple[Path, Path], tmp_path: Path):
     places = {"BUNDLE": exported[1], "OUT": tmp_path / "out", "DATA": tmp_path / "d.jsonl"}
-    places |= {"EMPTY": tmp_path / "e.jsonl", "BAD": tmp_path / "bad.jsonl"}
+    places |= {"EMPTY": tmp_path / "e.jsonl", "BAD": tmp_path / "bad.jsonl", "BINARY": tmp_path / "b.txt"}
+    places["BINARY"].write_bytes(b"\xff\xfe")
+    if "SPOILT" in words:
+        places["SPOILT"] = Path(shutil.copytree(exported[1], tmp_path / "spoilt"))
+        with (places["SPOILT"] / "router.safetensors").open("ab") as file:
+            file.write(b"more")
     places["DATA"].write_text('{"prompt": "a", "response_tokens": 3}\n')
     places["EMPTY"].write_text("")
     places["BAD"].write_text("{nonsense")
@@ -73,6 +103,17 @@ def test_bad_input(words: list[str], message: str, exported: tuple[Path, Path], 
     assert done.stdout == ""
     assert not places["OUT"].exists()
     assert sorted(exported[1].rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words", [["--threads", "0"], ["--max-tokens", "0"], ["--max-tokens", "9" * 30], ["--max-tokens", "many"]]
+)
+def test_flags_out_of_range(words: list[str]):
+    done = mope("predict", "hello", *words)
+    assert done.returncode == 2
+    assert f"Invalid value for '{words[0]}'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_the_whole_way(tmp_path: Path, quick: tuple[str, ...]):

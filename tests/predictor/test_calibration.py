@@ -63,6 +63,10 @@ def test_json_round_trip():
         '{"shifts": 3}',
         '{"shifts": {"soft": [[0, 1]]}}',
         '{"shifts": {"soft": [[0,1],[0,1],[0,NaN]]}}',
+        '{"shifts": {"soft": [[0,1],[0,1],[0,1' + "0" * 400 + "]]}}",
+        '{"shifts": {"soft": [[0,1,2],[0,1],[0,1]]}}',
+        '{"shifts": {"soft": ["ab","cd","ef"]}}',
+        '{"shifts": ' + "[" * 100_000,
     ],
 )
 def test_a_broken_file_is_refused(text: str):
