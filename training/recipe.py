@@ -133,6 +133,8 @@ class Recipe:
             )
         if not 0 <= self.frozen_layers <= depth:
             raise ConfigError(f"frozen_layers {self.frozen_layers}", f"0 to {depth}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"seed {self.seed}", "0 to 4294967295")
         if self.optim.batch < 1 or self.optim.chunk < 1 or self.optim.rows_per_text < 1:
             raise ConfigError("a batch, chunk or rows_per_text below 1", "at least 1")
         if self.epochs.proxy <= 0 or self.epochs.experts <= 0:

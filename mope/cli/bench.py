@@ -22,7 +22,7 @@ def bench(
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Timed calls of each kind.")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time the router, forecasts one by one and in batches of 32, and the cold start."""

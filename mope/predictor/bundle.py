@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from mope.data.values import shorten
 from mope.errors import BundleError, PromptError
 from mope.hub import local_folder
 from mope.predictor import layout
@@ -267,7 +268,14 @@ def _request(item: object, place: int) -> Request:
                 f"prompt number {place + 1}: {error.came}", error.expected, error.todo
             ) from None
         raise
-    return request
+    return _as_trained(request)
+
+
+def _as_trained(request: Request) -> Request:
+    """Texts cut as the training data's are: features of a longer prompt would be ones nobody learned from."""
+    history = request.history
+    earlier = tuple(map(shorten, history.prompts))
+    return replace(request, prompt=shorten(request.prompt), history=replace(history, prompts=earlier))
 
 
 def _batches(inputs: Inputs) -> list[NDArray[np.int64]]:

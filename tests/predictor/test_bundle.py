@@ -19,7 +19,7 @@ from mope.errors import BundleError, ConfigError, PromptError
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.config import BundleConfig
-from mope.types import Request
+from mope.types import History, Request
 
 REQUESTS = synthetic(60, seed=5).requests
 # Tokens by which the median may move: float order of operations, then rounding of weights to eight bits.
@@ -94,6 +94,21 @@ def test_the_served_model_is_an_input(tmp_path: Path, train_tiny: Callable[..., 
     )
     assert wordy.tokens > 3 * terse.tokens
     assert unknown.tokens > 0
+
+
+def test_a_long_prompt_is_seen_as_training_saw_it(tiny: Path):
+    from mope.data.values import shorten
+
+    bundle, text = MoPE.from_pretrained(tiny), "Explain this: " + "word " * 5000
+    history = History(prompts=(text,), lengths=(50,))
+    long, short = bundle.predict(
+        [
+            Request(text, history=history),
+            Request(shorten(text), history=History(prompts=(shorten(text),), lengths=(50,))),
+        ]
+    )
+    assert len(shorten(text)) < len(text)
+    assert long == short
 
 
 def test_a_bad_prompt_is_named_by_its_place(tiny: Path):
