@@ -8,7 +8,7 @@ from mope.errors import PromptError
 from mope.types import History, Message, Request
 
 TAIL_CHARS = 120
-# As far back as the training data goes (`mope.data.past`): serving must not see more than training did.
+# As far back as the training data goes (`mope.data.past` reads these): serving must not see more than training did.
 KEPT_PROMPTS = 8
 KEPT_LENGTHS = 32
 

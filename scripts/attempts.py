@@ -43,13 +43,7 @@ def load_run(folder: Path, data: LengthData) -> Run:
     recipe = overlay(Recipe(), json.loads((folder / "run" / "recipe.json").read_text()), str(folder))
     use_threads(recipe.threads)
     run = Run(recipe, data, folder, Progress(disable=True))
-    run.prepare()
-    run.train_floors()
-    run.train_proxy()
-    run.share_trunk()
-    run.train_router()
-    run.train_experts()
-    run.train_jointly()
+    run.learn()
     return run
 
 

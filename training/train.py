@@ -61,13 +61,7 @@ def train(
     shown = progress if progress is not None and first() else Progress(disable=True)
     with shown as bars, translated("training"):
         run = Run(recipe, data, folder, bars)
-        run.prepare()
-        run.train_floors()
-        run.train_proxy()
-        run.share_trunk()
-        run.train_router()
-        run.train_experts()
-        run.train_jointly()
+        run.learn()
         run.write(time.perf_counter() - began)
         wait_for_all()  # the bundle is whole for whoever reads it next, in any process
     return folder
@@ -83,6 +77,16 @@ class Run:
     bars: Progress
     networks: dict[str, nn.Module] = field(default_factory=dict)
     joint: dict[str, nn.Module] = field(default_factory=dict)
+
+    def learn(self) -> None:
+        """Every stage in order; what is finished in the run's folder is loaded, not done again."""
+        self.prepare()
+        self.train_floors()
+        self.train_proxy()
+        self.share_trunk()
+        self.train_router()
+        self.train_experts()
+        self.train_jointly()
 
     def prepare(self) -> None:
         """Split, bounds, tokenizer, inputs, config; the resolved recipe is written first of all."""

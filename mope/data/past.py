@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from mope.chat import KEPT_LENGTHS as SEEN_LENGTHS
+from mope.chat import KEPT_PROMPTS as SEEN_PROMPTS
 from mope.chat import TAIL_CHARS
 from mope.data.values import shorten
 from mope.types import History
-
-SEEN_PROMPTS = 8
-SEEN_LENGTHS = 32
 
 
 @dataclass
