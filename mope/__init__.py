@@ -17,14 +17,16 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from mope.predictor.bundle import MoPE
-    from mope.types import History, LengthForecast, Message, Request
+    from mope.types import Capacity, Forecast, History, LengthForecast, Message, Request, Span, Usage
 
 __version__ = "0.1.0"
 __all__ = [
     "BadInput",
     "BundleError",
+    "Capacity",
     "ConfigError",
     "DataError",
+    "Forecast",
     "History",
     "LengthForecast",
     "Message",
@@ -33,12 +35,17 @@ __all__ = [
     "MopeError",
     "PromptError",
     "Request",
+    "Span",
     "TrainingError",
+    "Usage",
     "__version__",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("History", "LengthForecast", "Message", "Request"), "mope.types"),
+    **dict.fromkeys(
+        ("Capacity", "Forecast", "History", "LengthForecast", "Message", "Request", "Span", "Usage"),
+        "mope.types",
+    ),
     "MoPE": "mope.predictor.bundle",
 }
 
