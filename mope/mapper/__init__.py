@@ -1,0 +1,1 @@
+"""From tokens to seconds, utilisation and money: model shapes, GPUs, prices, profiles and formulas."""
