@@ -14,12 +14,15 @@ MAKERS = ("nvidia", "amd", "tesla", "geforce", "instinct")
 class Gpu:
     """One GPU: bytes, bytes per second, operations per second (dense), watts.
 
-    `bandwidth` is that of its memory; `link_bandwidth` what it sends to its peers, in one direction.
-    `flops_fp8` is None where it has no such units, `usd_per_hour` where no public price is known.
+    `units` are its streaming multiprocessors or compute units; `bandwidth` is that of its memory, `link_bandwidth`
+    what it sends to its peers, in one direction.
+    `flops_fp8` is None where it has no such units, `usd_per_hour` where no public price
+    is known; `priced` says whose price that is and when it was read.
     """
 
     name: str
     memory_bytes: int
+    units: int
     bandwidth: float
     flops_bf16: float
     flops_fp8: float | None
@@ -31,7 +34,7 @@ class Gpu:
     priced: str = ""
 
     def __post_init__(self) -> None:
-        for key in ("memory_bytes", "bandwidth", "flops_bf16", "link_bandwidth", "power_w"):
+        for key in ("memory_bytes", "units", "bandwidth", "flops_bf16", "link_bandwidth", "power_w"):
             self._check(key, getattr(self, key))
         for key in ("flops_fp8", "usd_per_hour"):
             if getattr(self, key) is not None:
@@ -72,6 +75,7 @@ def known(name: str) -> Gpu:
     return Gpu(
         name=found,
         memory_bytes=entry["memory_mib"] * 2**20,
+        units=entry["units"],
         bandwidth=entry["bandwidth_gb_s"] * 1e9,
         flops_bf16=entry["tflops_bf16"] * 1e12,
         flops_fp8=None if fp8 is None else fp8 * 1e12,
@@ -80,7 +84,7 @@ def known(name: str) -> Gpu:
         power_w=entry["power_w"],
         usd_per_hour=entry["usd_per_hour"],
         origin=entry["origin"],
-        priced=table["priced"],
+        priced=entry["priced"],
     )
 
 
