@@ -14,7 +14,7 @@ from mope.mapper import gpus
 def test_an_h100_has_the_numbers_of_its_datasheet() -> None:
     h100 = gpus.known("H100-sxm")
     assert (h100.bandwidth, h100.flops_bf16, h100.link_bandwidth) == (3.35e12, 989.4e12, 450e9)
-    assert h100.memory_bytes == 81559 * 2**20
+    assert (h100.memory_bytes, h100.units) == (81559 * 2**20, 132)
     assert h100.origin.startswith("datasheet")
 
 
@@ -43,11 +43,13 @@ def test_every_shipped_gpu_is_whole_and_plausible(name: str) -> None:
     gpu = gpus.known(name)
     assert 2e10 < gpu.memory_bytes < 3e11
     assert 2e11 < gpu.bandwidth < 1e13
+    assert 50 < gpu.units < 400
     # A weight read from memory feeds tens to hundreds of operations on every GPU of this kind.
     assert 100 < gpu.flops_bf16 / gpu.bandwidth < 500
     assert gpu.flops_fp8 is None or math.isclose(gpu.flops_fp8, 2 * gpu.flops_bf16, rel_tol=0.02)
     assert gpu.link_bandwidth < gpu.bandwidth
     assert gpu.dollars_per_second is None or 0 < gpu.dollars_per_second * 3600 < 20
+    assert (gpu.usd_per_hour is None) == (gpu.priced == "")
     assert gpus.known(gpu.name.lower()) == gpu
 
 
@@ -61,7 +63,7 @@ def test_no_spelling_stands_for_two_gpus() -> None:
     assert all(gpus.known(word).name for word in spellings)
 
 
-@pytest.mark.parametrize("key", ["bandwidth", "memory_bytes", "flops_fp8", "usd_per_hour"])
+@pytest.mark.parametrize("key", ["bandwidth", "memory_bytes", "units", "flops_fp8", "usd_per_hour"])
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
 def test_absurd_numbers_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{key} = {value}"):
