@@ -11,6 +11,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "data": ("datasets", "pyarrow"),
     "export": ("torch", "onnx", "onnxscript"),
+    "fit": ("scipy",),
     "plots": ("matplotlib",),
 }
 

@@ -31,7 +31,7 @@ TABLE = {
     "mope": Row("predictor", lazy=True),
     "mope.__main__": Row("cli"),
     "mope.data": Row("", "numpy", "datasets pyarrow tokenizers huggingface_hub"),
-    "mope.mapper": Row("", "numpy"),
+    "mope.mapper": Row("", "numpy", "scipy pyarrow"),
     "mope.equinox": Row(),
     "mope.kernels": Row("", "torch triton"),
     "mope.hub": Row("", "", "huggingface_hub"),
