@@ -46,6 +46,8 @@ TABLE = {
     "mope.bootstrap": Row("metrics", "numpy"),
     "mope.rows": Row("data metrics bootstrap", "numpy"),
     "mope.report": Row("bootstrap"),
+    "mope.totals": Row("", "numpy"),
+    "mope.cost": Row("mapper totals", "numpy"),
     "mope.tables": Row("bootstrap report rows slices", "", "rich"),
     "mope.slices": Row("data metrics bootstrap rows report", "numpy"),
     "mope.plots": Row("data metrics bootstrap rows report evaluate", "numpy", "matplotlib"),
@@ -63,7 +65,7 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench server training export serving_adapters", "typer", "numpy rich", lazy=True
+        f"{BELOW} bench cost server training export serving_adapters", "typer", "numpy rich", lazy=True
     ),
 }
 

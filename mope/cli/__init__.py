@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "mope train chats.jsonl --output my-bundle --preset tiny",
     "evaluate": "mope evaluate my-bundle chats.jsonl --by source",
     "predict": "mope predict 'Write a haiku about autumn.'",
+    "cost": "mope cost prompts.txt --prices gpt-4o-mini",
     "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
 }
