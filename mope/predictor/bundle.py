@@ -268,10 +268,10 @@ def _request(item: object, place: int) -> Request:
                 f"prompt number {place + 1}: {error.came}", error.expected, error.todo
             ) from None
         raise
-    return _as_trained(request)
+    return as_trained(request)
 
 
-def _as_trained(request: Request) -> Request:
+def as_trained(request: Request) -> Request:
     """Texts cut as the training data's are: features of a longer prompt would be ones nobody learned from."""
     history = request.history
     earlier = tuple(map(shorten, history.prompts))
@@ -300,4 +300,4 @@ def _tokenizer(folder: Path) -> Tokenizer:
         ) from None
 
 
-__all__ = ["Column", "MoPE", "with_hashes"]
+__all__ = ["Column", "MoPE", "as_trained", "with_hashes"]
