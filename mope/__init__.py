@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         PromptError,
         TrainingError,
     )
+    from mope.forecast import Forecaster
+    from mope.mapper.metrics import Load
     from mope.predictor.bundle import MoPE
     from mope.types import Capacity, Forecast, History, LengthForecast, Message, Request, Span, Usage
 
@@ -27,8 +29,10 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Forecast",
+    "Forecaster",
     "History",
     "LengthForecast",
+    "Load",
     "Message",
     "MissingExtra",
     "MoPE",
@@ -46,6 +50,8 @@ _HOMES = {
         ("Capacity", "Forecast", "History", "LengthForecast", "Message", "Request", "Span", "Usage"),
         "mope.types",
     ),
+    "Forecaster": "mope.forecast",
+    "Load": "mope.mapper.metrics",
     "MoPE": "mope.predictor.bundle",
 }
 

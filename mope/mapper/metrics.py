@@ -12,15 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, hypot, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mope.errors import ConfigError
-from mope.mapper.numbers import Floats, Number, ceil, least, most
+from mope.mapper.numbers import Floats, Number, ceil, least, most, where
 from mope.mapper.parts import Linear
 from mope.mapper.profile import Profile
 from mope.mapper.steps import Layered, Line
+from mope.types import Span
+
+MOST_PREPARED = 16_384  # steps of up to so many tokens are worked out once, vectorised
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +100,19 @@ class Mapper:
                 "lower the batch or the context, or use more GPUs",
             )
         self._chunk = float(self.load.step_tokens) - self.others
+        if isinstance(profile.law, Layered):
+            profile.law.prepare(
+                self.load.batch - 1, min(self.load.step_tokens, MOST_PREPARED) - self.load.batch + 1
+            )
 
-    def times(self, prompt_tokens: Number, output_tokens: Number) -> Times:
-        """Times of requests with so many tokens.
+    def times(self, prompt_tokens: Number, output_tokens: Number, ttft: Number | None = None) -> Times:
+        """Times of requests with so many tokens; `ttft` is their `prefill`, where it is at hand.
 
         The first output token comes with the prefill; each later one is a step of the whole batch, whose context
         grows by this request's tokens while that of the others stays what it is.
         """
-        ttft = self.prefill(prompt_tokens)
-        steps = most(output_tokens - 1.0, 0.0 * output_tokens)
+        ttft = self.prefill(prompt_tokens) if ttft is None else ttft
+        steps = _steps(output_tokens)
         context = self._context(prompt_tokens, steps)
         step = self._line(context).at(context)
         return Times(ttft, steps * step, step)
@@ -123,18 +130,15 @@ class Mapper:
 
     def shares(self, prompt_tokens: Number, output_tokens: Number, times: Times) -> Shares:
         """Utilisation over the life of the requests, whose times are `times`."""
-        steps = most(output_tokens - 1.0, 0.0 * output_tokens)
+        steps = _steps(output_tokens)
         reading = self._reading_work(prompt_tokens)
         decoding = self._decoding_work(steps, self._context(prompt_tokens, steps))
         operations, moved = reading[0] + decoding[0], reading[1] + decoding[1]
         busy = least(self._bound(*reading), times.ttft) + least(self._bound(*decoding), times.decode)
         latency = times.latency
         gpu, tp = self.profile.gpu, self.profile.tp
-        return Shares(
-            least(operations / (latency * (tp * gpu.flops_bf16)), 1.0 + 0.0 * latency),
-            least(moved / (latency * (tp * gpu.bandwidth)), 1.0 + 0.0 * latency),
-            least(busy / latency, 1.0 + 0.0 * latency),
-        )
+        mfu, mbu = operations / (latency * (tp * gpu.flops_bf16)), moved / (latency * (tp * gpu.bandwidth))
+        return Shares(_share(mfu), _share(mbu), _share(busy / latency))
 
     def _bound(self, operations: Number, moved: Number) -> Number:
         """Seconds of the binding resource at the rates that were measured to be reached."""
@@ -158,6 +162,7 @@ class Mapper:
         layers = 2.0 * shape.layers * shape.active_layer_weights
         return layers, 2.0 * head, (fixed + head) * shape.bytes_per_weight, experts * shape.bytes_per_weight
 
+    @cached_property
     def _pair(self) -> float:
         """Operations that attention spends on one pair of tokens in all layers."""
         shape = self.profile.shape
@@ -169,7 +174,7 @@ class Mapper:
         chunks = ceil(prompt_tokens / self._chunk)
         beside, held = chunks * self.others, chunks * self.others * self.load.context
         pairs = prompt_tokens * prompt_tokens / 2.0 + held
-        operations = layers * (prompt_tokens + beside) + head * (1.0 + beside) + self._pair() * pairs
+        operations = layers * (prompt_tokens + beside) + head * (1.0 + beside) + self._pair * pairs
         cached = prompt_tokens + prompt_tokens * (chunks - 1.0) / 2.0 + held
         return operations, weights * chunks + self.profile.kv_bytes_per_token * cached
 
@@ -177,20 +182,25 @@ class Mapper:
         """Operations and bytes of the decode steps of the whole batch."""
         layers, head, weights, experts = self._weights
         shape, batch = self.profile.shape, self.others + 1.0
-        idle = experts and experts * (1.0 - shape.active_experts / shape.experts) ** (batch - 1.0)
-        operations = batch * (layers + head) + self._pair() * context
+        idle = experts and experts * (1.0 - shape.active_experts / shape.experts) ** self.others
+        operations = batch * (layers + head) + self._pair * context
         return steps * operations, steps * (weights - idle + self.profile.kv_bytes_per_token * context)
 
-    def gpu_seconds(self, prompt_tokens: Number, times: Times) -> Number:
+    def gpu_seconds(self, times: Times, added: Number) -> Number:
         """GPU-seconds of all GPUs together: what the prefill adds, and an equal share of each decode step."""
-        batch = self.others + 1.0
-        chunks = ceil(prompt_tokens / self._chunk)
-        beside: Number = 0.0
-        if self.others:
-            held = self.others * self.load.context
-            line = self.profile.law.decode(self.others, self.load.context)
-            beside = least(chunks * line.at(held), times.ttft)
-        return self.profile.tp * (times.ttft - beside + times.decode / batch)
+        return self.profile.tp * (added + times.decode / (self.others + 1.0))
+
+    def added(self, prompt_tokens: Number, ttft: Number) -> Number:
+        """Seconds that a prefill adds to the steps of the others that it runs beside."""
+        if not self.others:
+            return ttft
+        return most(ttft - ceil(prompt_tokens / self._chunk) * self._beside, 0.0 * ttft)
+
+    @cached_property
+    def _beside(self) -> Number:
+        """Seconds that a step of the others alone would have taken."""
+        held = self.others * self.load.context
+        return self.profile.law.decode(self.others, self.load.context).at(held)
 
     def blocks(self, tokens: Number) -> Number:
         """KV blocks that hold so many tokens."""
@@ -215,22 +225,34 @@ class Mapper:
         `_high`, the bounds of the 80 % interval; mfu, mbu, gpu_util at the median. Arrays [n].
         """
         prompt = np.asarray(prompt_tokens, np.float64)
-        each = [self._metrics(prompt, lengths[:, i]) for i in range(3)]
-        shares = self.shares(prompt, lengths[:, 1], self.times(prompt, lengths[:, 1]))
-        found = {"ttft_s": np.asarray(each[1][0])}
-        for name, low, mid, high in zip(SPANS, *(item[1:] for item in each), strict=True):
+        ttft = np.asarray(self.prefill(prompt))
+        added = self.added(prompt, ttft)
+        each = [self._metrics(prompt, lengths[:, i], ttft, added) for i in range(3)]
+        shares = self.shares(prompt, lengths[:, 1], self.times(prompt, lengths[:, 1], ttft))
+        found = {"ttft_s": ttft}
+        for name, low, mid, high in zip(SPANS, *each, strict=True):
             spread = 0.0 if name == "kv_blocks" else self.profile.spread
             found |= dict(
                 zip((name, f"{name}_low", f"{name}_high"), _widen(low, mid, high, spread), strict=True)
             )
         return found | {name: np.asarray(value) for name, value in shares._asdict().items()}
 
-    def _metrics(self, prompt: Number, output: Number) -> tuple[Number, ...]:
-        """(ttft, then in the order of `SPANS`) at one length each."""
-        times = self.times(prompt, output)
+    def _metrics(self, prompt: Number, output: Number, ttft: Number, added: Number) -> tuple[Number, ...]:
+        """In the order of `SPANS`, at one length each."""
+        times = self.times(prompt, output, ttft)
         latency = times.latency
-        own = self.gpu_seconds(prompt, times)
-        return times.ttft, times.tpot, latency, output / latency, own, self.blocks(prompt + output)
+        own = self.gpu_seconds(times, added)
+        return times.tpot, latency, output / latency, own, self.blocks(prompt + output)
+
+
+def _steps(output_tokens: Number) -> Number:
+    """Decode steps: the first token comes with the prefill."""
+    return most(output_tokens - 1.0, 0.0)
+
+
+def _share(x: Number) -> Number:
+    """At most 1: fitted efficiencies are means, so that a single point may lie above them."""
+    return where(x < 1.0, x, 1.0)
 
 
 SPANS = ("tpot_s", "latency_s", "tokens_per_s", "gpu_s", "kv_blocks")
@@ -245,10 +267,11 @@ def _widen(low: Number, mid: Number, high: Number, spread: float) -> tuple[Float
     return np.asarray(mid), np.asarray(mid / down), np.asarray(mid * up)
 
 
-def span(low: float, mid: float, high: float, spread: float) -> tuple[float, float, float]:
-    """`_widen` for one number, without arrays: (median, low, high)."""
+def span(low: Any, mid: Any, high: Any, spread: float) -> Span:
+    """`_widen` for one number, without arrays."""
     if low > high:
         low, high = high, low
     if low <= 0.0 or mid <= 0.0:
-        return mid, low, high
-    return mid, mid / exp(hypot(log(mid / low), spread)), mid * exp(hypot(log(high / mid), spread))
+        return Span(mid, low, high)
+    down, up = exp(hypot(log(mid / low), spread)), exp(hypot(log(high / mid), spread))
+    return Span(mid, mid / down, mid * up)

@@ -30,6 +30,8 @@ class Matmul(NamedTuple):
 
     def touched(self, tokens: Number) -> Number:
         """Experts that at least one of the tokens is sent to, where routing is even."""
+        if self.share == 1.0:
+            return float(self.experts)
         return self.experts * (1.0 - (1.0 - self.share) ** tokens)
 
 
@@ -125,12 +127,12 @@ class Prefill:
     reading: float = 1.8
 
     def time(self, heads: float, head_dim: int, token_bytes: float, gpu: Gpu, c: Number, p: Number) -> Number:
-        """Seconds of one chunk in one layer."""
-        tiled = ceil(c / TILE) * TILE
+        """Seconds of one chunk of at least one token in one layer."""
+        tiled = ceil(c / TILE) * float(TILE)
         work = 4.0 * heads * head_dim / gpu.flops_bf16
         own: Number = self.own * work * c * c / 2.0
         earlier = (self.prefix * work * tiled + self.reading * token_bytes / gpu.bandwidth) * p
-        return where(c > 0, self.fixed + self.prompt + self.row * heads * c + own + earlier, 0.0 * own)
+        return self.fixed + self.prompt + self.row * heads * c + own + earlier
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Profile:
         """Bytes that an engine may use on all GPUs together."""
         return MEMORY_SHARE * self.gpu.memory_bytes * self.tp
 
-    @property
+    @cached_property
     def kv_bytes_per_token(self) -> float:
         """Bytes of a token in the KV cache over all GPUs; heads are copied past the model's own number."""
         shape = self.shape

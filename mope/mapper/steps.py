@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from mope.mapper.gpus import Gpu
-from mope.mapper.numbers import Number, floor, least, where
+from mope.mapper.numbers import Floats, Number, floor, least, where
 from mope.mapper.parts import Decode, Linear, Link, Matmul, Overhead, Prefill
 from mope.mapper.shapes import ModelShape
 
-MOST_KNOWN = 4096
+MOST_KNOWN = 100_000
 
 
 class Line(NamedTuple):
@@ -44,8 +47,8 @@ class StepLaw(Protocol):
 
 
 def _chunks(tokens: Number, chunk: Number) -> tuple[Number, Number]:
-    """(whole chunks, tokens left for the last one); the last is never empty but for no tokens at all."""
-    whole = floor((tokens - 1.0) / chunk) * where(tokens > 0, 1.0, 0.0)
+    """(whole chunks, tokens left for the last one), which is never empty: a prompt has at least one token."""
+    whole = floor((tokens - 1.0) / chunk)
     return whole, tokens - whole * chunk
 
 
@@ -64,6 +67,10 @@ class Layered:
     reading: Prefill = field(default_factory=Prefill)
     link: Link = field(default_factory=Link)
     overhead: Overhead = field(default_factory=Overhead)
+
+    @cached_property
+    def _kv_heads(self) -> int:
+        return self.shape.kv_heads_per_gpu(self.tp)
 
     @cached_property
     def products(self) -> tuple[Matmul, ...]:
@@ -106,17 +113,49 @@ class Layered:
 
     def rows(self, tokens: Number, sampled: Number) -> Number:
         """Seconds of a step without attention: `tokens` through all layers, `sampled` of them through the head."""
-        if not isinstance(tokens, float | int) or not isinstance(sampled, float | int):
-            return self._rows(tokens, sampled)
-        if (tokens, sampled) not in self._known:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[tokens, sampled] = self._rows(tokens, sampled)
-        return self._known[tokens, sampled]
+        if isinstance(tokens, np.ndarray) or isinstance(sampled, np.ndarray):
+            return self._looked_up(tokens, sampled)
+        found = self._known.get((tokens, sampled))
+        if found is None:
+            found = self._known[tokens, sampled] = float(self._rows(tokens, sampled))
+        return found
+
+    def prepare(self, batch: int, most: int) -> None:
+        """Work out the steps of 1 to `most` tokens beside `batch` sequences, all at once: a table for `rows`."""
+        tokens = np.arange(1.0, most + 1.0) + batch
+        rows = np.asarray(self._rows(tokens, batch + 1.0))
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        self._known.update(zip(zip(tokens.tolist(), repeat(batch + 1.0)), rows.tolist(), strict=False))
+        self._tables[batch + 1.0] = rows
+
+    def _looked_up(self, tokens: Number, sampled: Number) -> Number:
+        """`_rows` of arrays, from the table of that many sequences where all are whole numbers in it."""
+        table = None if isinstance(sampled, np.ndarray) else self._tables.get(sampled)
+        if table is not None:
+            places = tokens - sampled
+            index = np.asarray(places).astype(np.intp)
+            if (
+                np.array_equal(index, places)
+                and index.min(initial=0) >= 0
+                and index.max(initial=0) < len(table)
+            ):
+                return np.asarray(table[index])
+        return self._rows(tokens, sampled)
 
     @cached_property
-    def _known(self) -> dict[tuple[float, float], Number]:
-        """Steps already worked out: the same few sizes come again and again."""
+    def _tables(self) -> dict[float, Floats]:
+        """Steps worked out by `prepare`, by sequences: entry i is a step of i + 1 tokens beside the others."""
+        return {}
+
+    @cached_property
+    def _known(self) -> dict[tuple[float, float], float]:
+        """Steps already worked out, by (tokens, sampled): the same few sizes come again and again."""
+        return {}
+
+    @cached_property
+    def _attended(self) -> dict[tuple[float, bool], tuple[Number, Number]]:
+        """Decode attention already worked out, by batch and side of the turn."""
         return {}
 
     def _rows(self, tokens: Number, sampled: Number) -> Number:
@@ -133,10 +172,21 @@ class Layered:
         return Line(self.rows(batch, batch) + fixed, per_token)
 
     def _attention(self, batch: Number, mean_context: Number) -> tuple[Number, Number]:
-        """Decode attention of all layers; a layer with a sliding window reads at most the window."""
+        """Decode attention of all layers: seconds without context, seconds per context token."""
+        if isinstance(batch, np.ndarray) or isinstance(mean_context, np.ndarray) or self.shape.window:
+            return self._attend(batch, mean_context)
+        key = batch, mean_context <= self.attention.turn
+        found = self._attended.get(key)
+        if found is None:
+            found = self._attended[key] = self._attend(batch, mean_context)
+        return found
+
+    def _attend(self, batch: Number, mean_context: Number) -> tuple[Number, Number]:
+        """A layer with a sliding window reads at most the window."""
         shape = self.shape
-        kv_heads = shape.kv_heads_per_gpu(self.tp)
-        fixed, per_token = self.attention.line(self.token_bytes, kv_heads, self.gpu, batch, mean_context)
+        fixed, per_token = self.attention.line(
+            self.token_bytes, self._kv_heads, self.gpu, batch, mean_context
+        )
         seen: Number = float(shape.layers)
         if shape.window is not None:
             inside = least(1.0, shape.window / where(mean_context > 1.0, mean_context, 1.0))
@@ -147,21 +197,24 @@ class Layered:
         """See `StepLaw.prefill`; the sum over chunks in closed form."""
         whole, last = _chunks(tokens, chunk)
         sampled = batch + 1.0
-        rows = whole * self.rows(chunk + batch, sampled) + self.rows(last + batch, sampled)
-        beside: Number = 0.0
-        if not isinstance(batch, float | int) or batch > 0:
+        total = self.rows(last + batch, sampled) + self.shape.layers * self._chunk(last, whole * chunk)
+        if isinstance(whole, np.ndarray) or whole > 0:
+            # The prefixes of the whole chunks are 0, chunk, 2 chunk, ...
+            mean = self.shape.layers * self._chunk(chunk, chunk * (whole - 1.0) / 2.0)
+            total = total + whole * (self.rows(chunk + batch, sampled) + mean)
+        if isinstance(batch, np.ndarray) or batch > 0:
             fixed, per_token = self._attention(where(batch > 0, batch, 1.0), mean_context)
-            beside = (whole + 1.0) * where(batch > 0, fixed + per_token * batch * mean_context, 0.0)
-        return rows + beside + self.shape.layers * self._read(whole, chunk, last)
+            total = total + (whole + 1.0) * where(batch > 0, fixed + per_token * batch * mean_context, 0.0)
+        return total
 
-    def _read(self, whole: Number, chunk: Number, last: Number) -> Number:
-        """Prefill attention of one layer over all chunks: the prefixes are 0, chunk, 2 chunk, ..."""
-        heads, dim = self.shape.heads_per_gpu(self.tp), self.shape.head_dim
+    def _chunk(self, tokens: Number, prefix: Number) -> Number:
+        """Prefill attention of one layer for one chunk."""
+        heads = self._heads
+        return self.reading.time(heads, self.shape.head_dim, self.token_bytes, self.gpu, tokens, prefix)
 
-        def time(c: Number, prefix: Number) -> Number:
-            return self.reading.time(heads, dim, self.token_bytes, self.gpu, c, prefix)
-
-        return whole * time(chunk, chunk * (whole - 1.0) / 2.0) + time(last, whole * chunk)
+    @cached_property
+    def _heads(self) -> int:
+        return self.shape.heads_per_gpu(self.tp)
 
 
 @dataclass(frozen=True)
