@@ -1,8 +1,8 @@
-"""What a file of prompts will cost before one is sent: tokens and money with 80 % intervals."""
+"""What a file of prompts will cost before one is sent: tokens, money and GPU time, with 80 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mope.busy import Busy, busy, busy_curves
 from mope.chat import estimate_tokens
 from mope.errors import ConfigError
 from mope.mapper.prices import Price
-from mope.totals import Curves, Shared, length_curves, span, totals
+from mope.mapper.profile import Profile
+from mope.totals import Shared, length_curves, span, totals
 from mope.types import LengthForecast, Request, Span
+
+FloatArray = NDArray[np.float64]
 
 # Log of true over estimated prompt tokens of a whole file: its spread over eight sets of prompts counted by two
 # tokenizers, whose ratios go from 0.83 to 1.24 (docs/cost.md).
@@ -23,11 +27,15 @@ PROMPT_ERROR = 0.11
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How totals are drawn, and the share of prompt tokens that the provider is expected to find in its cache."""
+    """How totals are drawn; for a hosted model, the share of prompt tokens that its provider finds in its cache; for
+    own hardware, how many requests run at a time and what a GPU costs an hour, where that is not its usual price.
+    """
 
     draws: int = 2000
     seed: int = 0
     cached: float = 0.0
+    batch: int = 1
+    usd_per_gpu_hour: float | None = None
     shared: Shared = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
@@ -36,14 +44,32 @@ class Plan:
                 f"draws {self.draws}, seed {self.seed}, cached share {self.cached}",
                 "100 to 100,000 draws, a seed from 0, a share from 0 to 1",
             )
+        if self.usd_per_gpu_hour is not None and not 0 <= self.usd_per_gpu_hour <= 1000:
+            raise ConfigError(f"{self.usd_per_gpu_hour} USD an hour for a GPU", "from 0 to 1,000")
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a file of requests costs at the price of a hosted model; `warning` tells that the price is old."""
+
+    price: Price
+    prompt: Span
+    output: Span
+    total: Span
+    warning: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        spans = {"prompt": self.prompt, "output": self.output, "total": self.total}
+        price = {**asdict(self.price), "date": str(self.price.date)}
+        return {**{n: s._asdict() for n, s in spans.items()}, "price": price, "warning": self.warning}
 
 
 @dataclass(frozen=True, slots=True)
 class FileCost:
-    """What a file of requests will cost; each `Span` holds the median and the 80 % interval.
+    """What a file of requests will take; each `Span` holds the median and the 80 % interval.
 
     `estimated` is how many prompt sizes are estimates; `prompt_tokens` is as uncertain as those make it.
-    `extra` holds totals of whatever else was asked for, by name.
     """
 
     requests: int
@@ -51,26 +77,20 @@ class FileCost:
     estimated: int
     prompt_tokens: Span
     output_tokens: Span
-    prompt_cost: Span
-    output_cost: Span
-    cost: Span
-    price: Price
-    warning: str
     plan: Plan
-    extra: Mapping[str, Span] = field(default_factory=dict)
+    bill: Bill | None = None
+    busy: Busy | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As one JSON document; spans as {value, low, high}, the price with its date."""
-        spans = ("prompt_tokens", "output_tokens", "prompt_cost", "output_cost", "cost")
-        price = {**asdict(self.price), "date": str(self.price.date)}
+        """As one JSON document; spans as {value, low, high}."""
         return {
             "requests": self.requests,
             "conversations": self.conversations,
             "estimated_prompts": self.estimated,
-            **{name: getattr(self, name)._asdict() for name in spans},
-            **{name: value._asdict() for name, value in self.extra.items()},
-            "price": price,
-            "warning": self.warning,
+            "prompt_tokens": self.prompt_tokens._asdict(),
+            "output_tokens": self.output_tokens._asdict(),
+            "bill": self.bill and self.bill.to_dict(),
+            "hardware": self.busy and self.busy.to_dict(),
             "plan": asdict(self.plan),
         }
 
@@ -78,52 +98,53 @@ class FileCost:
 def file_cost(
     requests: Sequence[Request],
     forecasts: Sequence[LengthForecast],
-    price: Price,
+    price: Price | None = None,
+    profile: Profile | None = None,
     plan: Plan | None = None,
     *,
     today: date,
     sizes: Sequence[int | None] | None = None,
     labels: Sequence[str | None] | None = None,
-    extra: Mapping[str, Curves] | None = None,
 ) -> FileCost:
-    """Totals of requests with these forecasts at this price.
+    """Totals of requests with these forecasts at this price, on this hardware, or both.
 
-    `sizes` are counted prompt tokens and `labels` names of conversations, both where known; `extra` holds other
-    quantities by name as curves over the same requests, such as GPU-seconds.
-    Raises `ConfigError` where there is no request.
+    `sizes` are counted prompt tokens and `labels` names of conversations, both where known.
+    Raises `ConfigError` where there is no request, or where the plan's batch does not fit the hardware.
     """
     plan = plan or Plan()
     if not requests:
         raise ConfigError("no request", "at least one prompt")
     tokens, guessed = prompt_sizes(requests, sizes)
     groups = conversations(requests, labels)
-    drawn = totals(
-        {"": length_curves(forecasts, requests), **(extra or {})}, groups, plan.draws, plan.seed, plan.shared
-    )
-    output = drawn.pop("")
-    prompt = prompt_totals(tokens, guessed, plan)
-    prompt_cost, output_cost = price.prompt_cost(prompt, prompt * plan.cached), price.output_cost(output)
+    curves = {"tokens": length_curves(forecasts, requests)}
+    if profile is not None:
+        curves["gpu_ms"] = busy_curves(profile, plan.batch, tokens, forecasts, requests)
+    drawn = totals(curves, groups, plan.draws, plan.seed, plan.shared)
+    prompt, output = prompt_totals(tokens, guessed, plan), drawn["tokens"]
     return FileCost(
         requests=len(requests),
         conversations=int(groups.max()) + 1,
         estimated=int(guessed.sum()),
         prompt_tokens=span(prompt),
         output_tokens=span(output),
-        prompt_cost=span(prompt_cost),
-        output_cost=span(output_cost),
-        cost=span(prompt_cost + output_cost),
-        price=price,
-        warning=price.warning(today),
         plan=plan,
-        extra={name: span(values) for name, values in drawn.items()},
+        bill=None if price is None else _bill(price, prompt, output, plan, today),
+        busy=None
+        if profile is None
+        else busy(profile, drawn["gpu_ms"], plan.batch, plan.usd_per_gpu_hour, plan.seed),
     )
 
 
-def prompt_totals(tokens: NDArray[np.float64], guessed: NDArray[np.bool_], plan: Plan) -> NDArray[np.float64]:
+def _bill(price: Price, prompt: FloatArray, output: FloatArray, plan: Plan, today: date) -> Bill:
+    sent, came = price.prompt_cost(prompt, prompt * plan.cached), price.output_cost(output)
+    return Bill(price, span(sent), span(came), span(sent + came), price.warning(today))
+
+
+def prompt_totals(tokens: FloatArray, guessed: NDArray[np.bool_], plan: Plan) -> FloatArray:
     """Prompt tokens of the whole file, [draws]: what was counted is certain, estimates are off together."""
     random = np.random.default_rng((plan.seed, 1))
     factor = np.exp(random.standard_normal(plan.draws) * PROMPT_ERROR)
-    out: NDArray[np.float64] = tokens[~guessed].sum() + tokens[guessed].sum() * factor
+    out: FloatArray = tokens[~guessed].sum() + tokens[guessed].sum() * factor
     return out
 
 
@@ -142,7 +163,7 @@ def conversations(
 
 def prompt_sizes(
     requests: Sequence[Request], counted: Sequence[int | None] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Tokens that each request sends [n], and which of these sizes are estimates [n].
 
     A size that was counted or that the request carries goes before an estimate of the prompt and what came before.
@@ -156,4 +177,4 @@ def prompt_sizes(
     return np.array(sizes, dtype=np.float64), np.array([size is None for size in told], dtype=bool)
 
 
-__all__ = ["FileCost", "Plan", "conversations", "file_cost", "prompt_sizes"]
+__all__ = ["Bill", "FileCost", "Plan", "conversations", "file_cost", "prompt_sizes"]

@@ -34,7 +34,7 @@ class Shared:
     Chosen on the calibration part of ShareGPT by `scripts/cost_coverage.py`; see docs/cost.md.
     """
 
-    file: float = 0.0005
+    file: float = 0.0001
     conversation: float = 0.05
 
     def __post_init__(self) -> None:
@@ -93,15 +93,20 @@ def length_curves(forecasts: Sequence[LengthForecast], requests: Sequence[Reques
 
     All forecasts must have the levels of the first, among them 0.1, 0.5 and 0.9.
     """
-    levels = forecasts[0].levels
-    quantiles = np.log1p(np.array([f.quantiles for f in forecasts], dtype=np.float64))
+    most = None if requests is None else limits(requests)
+    return Curves.of(forecasts[0].levels, length_logs(forecasts), most)
+
+
+def limits(requests: Sequence[Request]) -> FloatArray:
+    """The max_tokens of each request [n]; infinite where there is none."""
+    return np.array([np.inf if r.max_tokens is None else r.max_tokens for r in requests], dtype=np.float64)
+
+
+def length_logs(forecasts: Sequence[LengthForecast]) -> FloatArray:
+    """Calibrated quantiles of log1p(output tokens), [n, K]."""
+    logs = np.log1p(np.array([f.quantiles for f in forecasts], dtype=np.float64))
     low, high = (np.log1p(np.array([getattr(f, end) for f in forecasts])) for end in ("low", "high"))
-    caps = None
-    if requests is not None:
-        caps = np.array(
-            [np.inf if r.max_tokens is None else r.max_tokens for r in requests], dtype=np.float64
-        )
-    return Curves.of(levels, stretched(levels, quantiles, low, high), caps)
+    return stretched(forecasts[0].levels, logs, low, high)
 
 
 def stretched(levels: Sequence[float], logs: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:

@@ -57,13 +57,27 @@ def test_for_machines_with_sizes_from_the_file(rows: Path, tmp_path: Path) -> No
     assert found["columns"] == ["prompt_tokens_cl100k", "conversation_id", "context_tokens_cl100k"]
     assert (found["requests"], found["conversations"], found["estimated_prompts"]) == (3, 2, 1)
     assert 300 < found["prompt_tokens"]["value"] < 308
-    parts = found["prompt_cost"]["value"] + found["output_cost"]["value"]
-    assert found["cost"]["value"] == pytest.approx(parts, rel=0.01)
-    assert found["output_cost"]["high"] == pytest.approx(found["output_tokens"]["high"] * 1e-5)
+    bill = found["bill"]
+    assert bill["total"]["value"] == pytest.approx(
+        bill["prompt"]["value"] + bill["output"]["value"], rel=0.01
+    )
+    assert bill["output"]["high"] == pytest.approx(found["output_tokens"]["high"] * 1e-5)
     assert (
         run(str(rows), "--prices", "mine", "--price-list", str(own), "--json", "--seed", "3").stdout
         == done.stdout
     )
+
+
+def test_own_hardware_alone_and_beside_a_price() -> None:
+    words = ("-", "--hardware", "llama-2-7b@a100-80g", "--usd-per-gpu-hour", "36", "--batch", "8")
+    found = json.loads(run(*words, "--json", stdin="Write a haiku.\n").stdout)
+    busy = found["hardware"]
+    assert (found["bill"], busy["calibrated"], busy["batch"]) == (None, True, 8)
+    assert busy["cost"]["value"] == pytest.approx(busy["gpu_s"]["value"] / 100)
+    done = run(*words, "--prices", "gpt-4o", stdin="Write a haiku.\n")
+    assert "GPU-seconds" in done.stdout
+    assert "answers" in done.stdout
+    assert "llama-2-7b@a100-80g (calibrated), 8 at a time, 36 USD per GPU-hour" in done.stdout
 
 
 def test_max_tokens_bounds_the_answers(rows: Path) -> None:
@@ -76,6 +90,9 @@ def test_max_tokens_bounds_the_answers(rows: Path) -> None:
     [
         (["ROWS", "--prices", "no-such-model"], ConfigError, "no-such-model"),
         (["none.jsonl", "--prices", "gpt-4o"], DataError, "none.jsonl"),
+        (["ROWS"], ConfigError, "neither --prices nor --hardware"),
+        (["ROWS", "--hardware", "llama-2-7b@a101"], ConfigError, "a101"),
+        (["ROWS", "--hardware", "llama-2-7b@3xa100-80g"], ConfigError, "32 heads"),
         (["ROWS", "--prices", "gpt-4o", "--price-list", "none.json"], DataError, "none.json"),
         (["ROWS", "--prices", "gpt-4o", "--draws", "3"], ConfigError, "draws"),
     ],
