@@ -177,4 +177,4 @@ def prompt_sizes(
     return np.array(sizes, dtype=np.float64), np.array([size is None for size in told], dtype=bool)
 
 
-__all__ = ["Bill", "FileCost", "Plan", "conversations", "file_cost", "prompt_sizes"]
+__all__ = ["Bill", "Busy", "FileCost", "Plan", "conversations", "file_cost", "prompt_sizes"]

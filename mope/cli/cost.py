@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mope.busy import Busy
-    from mope.cost import Bill, FileCost
+    from mope.cost import Bill, Busy, FileCost
     from mope.types import Span
 
 
