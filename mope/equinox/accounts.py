@@ -1,0 +1,94 @@
+"""The accounts there are: found by client name, lifted when they become active, dropped when they owe nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+from mope.equinox.lifts import lift
+from mope.equinox.policies.base import Policy
+from mope.equinox.state import Account, Job, Tally
+from mope.errors import ConfigError
+
+LEAST_SWEEP = 64
+WEIGHTS = (1e-6, 1e6)
+
+
+class Accounts:
+    """Accounts by name. `idle` are those with nothing waiting and nothing running, the longest idle first."""
+
+    def __init__(self, policy: Policy, weights: Mapping[str, float], groups: Mapping[str, str]) -> None:
+        self._policy = policy
+        self.weights = {name: checked_weight(name, weight) for name, weight in weights.items()}
+        self.groups = dict(groups)
+        self.by_name: dict[str, Account] = {}
+        self.idle: dict[str, Account] = {}
+        self.last_left: Account | None = None
+        self.dropped = Tally()
+        self.sweep_at = LEAST_SWEEP
+
+    def of(self, client: str) -> Account:
+        """The account of a client name: of its group where it has one; new ones start at zero."""
+        name = self.groups.get(client, client) if self.groups else client
+        account = self.by_name.get(name)
+        if account is None:
+            account = self.by_name[name] = Account(name, self.weights.get(name, 1.0))
+            self.idle[name] = account
+        return account
+
+    def set_weight(self, client: str, weight: float) -> None:
+        """From the next charge on; raises `ConfigError` on a weight that is not a number within `WEIGHTS`."""
+        name = self.groups.get(client, client)
+        self.weights[name] = checked_weight(name, weight)
+        if name in self.by_name:
+            self.by_name[name].weight = weight
+
+    def activate(self, account: Account, first: Account | None) -> None:
+        """Lift an account that becomes active to the counters of the one whose turn is `first`.
+
+        Where nobody is active, to those of the last that left. So its score is never below the smallest
+        active score, whatever name it comes under.
+        """
+        self.idle.pop(account.name, None)
+        account.bypassed = account.bypass_level = 0
+        level = first or self.last_left
+        if self._policy.lifts and level is not None and level is not account:
+            lift(account, level.user, level.resource)
+
+    def rest(self, account: Account) -> bool:
+        """Note that an account has become idle; says whether it is time to sweep."""
+        account.tail = 0
+        self.idle[account.name] = account
+        return len(self.idle) >= self.sweep_at
+
+    def sweep(self, active: Iterable[Account], running: Iterable[Job], now: float, jobs: int) -> None:
+        """Drop every idle account that any later lift would raise to the same counters as a new one.
+
+        That is certain once its counters are not above the least that the counters of an active account can
+        fall to, its running jobs refunded in full. The next sweep waits until there is a quarter as many
+        new idle accounts as there is to look at, so each becoming idle costs constant time.
+        """
+        refund: dict[Account, tuple[int, int]] = {}
+        for job in running:
+            user, resource = refund.get(job.account, (0, 0))
+            refund[job.account] = (user + job.user, resource + job.resource)
+        levels = list(active) or ([self.last_left] if self.last_left else [])
+        floors = [
+            (one.user - refund.get(one, (0, 0))[0], one.resource - refund.get(one, (0, 0))[1])
+            for one in levels
+        ] or [(0, 0)]
+        user, resource = min(floor[0] for floor in floors), min(floor[1] for floor in floors)
+        for account in list(self.idle.values()):
+            small = account.user <= max(user, 0) and account.resource <= max(resource, 0)
+            if small and self._policy.forgets(account, now):
+                del self.idle[account.name], self.by_name[account.name]
+                self.dropped.add(account.tally)
+        self.sweep_at = len(self.idle) + max(LEAST_SWEEP, (len(self.by_name) + jobs) // 4)
+
+
+def checked_weight(name: str, weight: float) -> float:
+    """`weight` as it is; raises `ConfigError` unless it is a number within `WEIGHTS`."""
+    least, most = WEIGHTS
+    if not (isfinite(weight) and least <= weight <= most):
+        raise ConfigError(f"weight {weight} of client {name!r}", f"a number from {least:g} to {most:g}")
+    return weight
