@@ -25,7 +25,7 @@ class Row(NamedTuple):
     lazy: bool = False  # floors, too, inside functions only
 
 
-BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables plots rows"
+BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables plots fit_plots rows"
 TABLE = {
     **dict.fromkeys(GROUND, Row()),
     "mope": Row("predictor mapper forecast", lazy=True),
@@ -52,6 +52,7 @@ TABLE = {
     "mope.tables": Row("bootstrap report rows slices", "", "rich"),
     "mope.slices": Row("data metrics bootstrap rows report", "numpy"),
     "mope.plots": Row("data metrics bootstrap rows report evaluate", "numpy", "matplotlib"),
+    "mope.fit_plots": Row("mapper", "numpy", "matplotlib"),
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),

@@ -1,4 +1,4 @@
-"""What a user types, turned into one call. Command NAME is the function NAME in `mope/cli/NAME.py`."""
+"""What a user types, turned into one call. Command NAME is the function NAME in `mope/cli/NAME.py`, with _ for -."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "mope evaluate my-bundle chats.jsonl --by source",
     "predict": "mope predict 'Write a haiku about autumn.'",
     "cost": "mope cost prompts.txt --prices gpt-4o-mini",
+    "fit-profile": "mope fit-profile steps.csv --model llama-3.1-8b --gpu l40s --output mine.json",
     "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
 }
@@ -37,7 +38,8 @@ def build_app() -> typer.Typer:
         callback=_root,
     )
     for name, example in COMMANDS.items():
-        command = getattr(import_module(f"mope.cli.{name}"), name)
+        word = name.replace("-", "_")
+        command = getattr(import_module(f"mope.cli.{word}"), word)
         app.command(name, epilog=f"\b\nExample:\n  {example}")(command)
     return app
 

@@ -15,9 +15,15 @@ from mope.mapper.fit import (
     fit_linear,
     fit_link,
     fit_prefill,
+    predict_decode,
+    predict_direct,
+    predict_linear,
+    predict_link,
+    predict_prefill,
 )
 from mope.mapper.gpus import Gpu
 from mope.mapper.logs import step_points
+from mope.mapper.numbers import Floats
 from mope.mapper.points import (
     DecodePoints,
     LayerPoints,
@@ -31,7 +37,7 @@ from mope.mapper.points import (
 )
 from mope.mapper.profile import Profile, profile_name
 from mope.mapper.shapes import ModelShape
-from mope.mapper.steps import Layered
+from mope.mapper.steps import Direct, Layered
 
 # Kernel tables go far beyond what an engine runs in one step.
 MOST_SEQUENCES = 256
@@ -141,6 +147,23 @@ def _held(points: DecodePoints, law: Layered) -> Any:
     """Where the whole memory of the GPUs could hold the batch's cache."""
     room = law.gpu.memory_bytes / (law.token_bytes * law.shape.layers)
     return points.batch * points.context <= room
+
+
+def predicted(profile: Profile, points: Points) -> tuple[Floats, Floats]:
+    """(what the profile says, what was measured) in seconds, of points like those it was fitted to."""
+    law = profile.law
+    if isinstance(law, Direct):
+        steps = _as_steps(points)
+        return predict_direct(law, steps), steps.seconds
+    points = within(points, law)
+    if isinstance(points, LayerPoints):
+        return predict_linear(law, law.linear, points), points.seconds
+    if isinstance(points, DecodePoints):
+        return predict_decode(law, law.attention, points), points.seconds
+    if isinstance(points, PrefillPoints):
+        return predict_prefill(law, law.reading, points), points.seconds
+    assert isinstance(points, LinkPoints)
+    return predict_link(law, law.link, points), points.seconds
 
 
 def _fit(law: Layered, points: Points, seed: int) -> tuple[str, Any, Errors]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -125,9 +126,7 @@ def _held(fit: Callable[[Points], Part], points: Points, out: np.ndarray, predic
 
 def fit_linear(law: Layered, points: LayerPoints, seed: int = 0) -> tuple[Linear, Errors]:
     """The layer without attention."""
-
-    def predict(part: Linear, at: LayerPoints) -> Floats:
-        return np.asarray(part.time(law.products, law.moved, law.gpu, at.tokens))
+    predict = partial(predict_linear, law)
 
     def fit(at: Points) -> Linear:
         assert isinstance(at, LayerPoints)
@@ -143,11 +142,7 @@ def fit_linear(law: Layered, points: LayerPoints, seed: int = 0) -> tuple[Linear
 
 def fit_decode(law: Layered, points: DecodePoints, seed: int = 0) -> tuple[Decode, Errors]:
     """Decode attention of a layer."""
-    heads = law.shape.kv_heads_per_gpu(law.tp)
-
-    def predict(part: Decode, at: DecodePoints) -> Floats:
-        fixed, per_token = part.line(law.token_bytes, heads, law.gpu, at.batch, at.context)
-        return np.asarray(fixed + per_token * at.batch * at.context)
+    predict = partial(predict_decode, law)
 
     def fit(at: Points) -> Decode:
         names = ("fixed", "sequence", "short", "long", "waves", "idle")
@@ -158,12 +153,8 @@ def fit_decode(law: Layered, points: DecodePoints, seed: int = 0) -> tuple[Decod
 
 
 def fit_prefill(law: Layered, points: PrefillPoints, seed: int = 0) -> tuple[Prefill, Errors]:
-    """Prefill attention of a layer; several prompts in a call cost their sum less the shared start."""
-    heads, dim = law.shape.heads_per_gpu(law.tp), law.shape.head_dim
-
-    def predict(part: Prefill, at: PrefillPoints) -> Floats:
-        one = np.asarray(part.time(heads, dim, law.token_bytes, law.gpu, at.tokens, at.prefix))
-        return np.asarray(at.batch * one - (at.batch - 1.0) * part.fixed)
+    """Prefill attention of a layer."""
+    predict = partial(predict_prefill, law)
 
     def fit(at: Points) -> Prefill:
         assert isinstance(at, PrefillPoints)
@@ -177,9 +168,7 @@ def fit_prefill(law: Layered, points: PrefillPoints, seed: int = 0) -> tuple[Pre
 
 def fit_link(law: Layered, points: LinkPoints, seed: int = 0) -> tuple[Link, Errors]:
     """The all-reduce."""
-
-    def predict(part: Link, at: LinkPoints) -> Floats:
-        return np.asarray(part.time(at.size, law.gpu, law.tp))
+    predict = partial(predict_link, law)
 
     def fit(at: Points) -> Link:
         return least_numbers(law.link, ("latency", "share"), at, predict)
@@ -198,18 +187,12 @@ def fit_overhead(sequences: Floats, seconds: Floats) -> Overhead:
 def fit_direct(points: StepPoints, seed: int = 0) -> tuple[Direct, Errors]:
     """Lines through an engine's steps."""
 
-    def predict(part: Direct, at: StepPoints) -> Floats:
-        decode = part.step + part.sequence * at.batch + part.context * at.context
-        read = max(part.prefill_step - part.step, 0.0) + part.prefill_token * at.tokens
-        alone = part.prefill_step + part.prefill_token * at.tokens
-        return np.where(at.batch > 0, decode + np.where(at.tokens > 0, read, 0.0), alone)
-
     def fit(at: Points) -> Direct:
         assert isinstance(at, StepPoints)
         names = tuple(name for name in _DIRECT if _says(name, at))
-        return least_numbers(_start(at), names, at, predict)
+        return least_numbers(_start(at), names, at, predict_direct)
 
-    return fit(points), cross_validate(fit, points, points.context, predict, "tokens of context", seed)
+    return fit(points), cross_validate(fit, points, points.context, predict_direct, "tokens of context", seed)
 
 
 _DIRECT = ("step", "sequence", "context", "prefill_step", "prefill_token")
@@ -228,6 +211,38 @@ def _start(at: StepPoints) -> Direct:
         return 0.2 * typical / max(float(np.median(x[x > 0])), 1.0) if np.any(x > 0) else 1e-9
 
     return Direct(0.5 * typical, slope(at.batch), slope(at.context), 0.1 * typical, slope(at.tokens))
+
+
+def predict_linear(law: Layered, part: Linear, at: LayerPoints) -> Floats:
+    """Seconds of one layer without attention."""
+    return np.asarray(part.time(law.products, law.moved, law.gpu, at.tokens))
+
+
+def predict_decode(law: Layered, part: Decode, at: DecodePoints) -> Floats:
+    """Seconds of decode attention in one layer."""
+    heads = law.shape.kv_heads_per_gpu(law.tp)
+    fixed, per_token = part.line(law.token_bytes, heads, law.gpu, at.batch, at.context)
+    return np.asarray(fixed + per_token * at.batch * at.context)
+
+
+def predict_prefill(law: Layered, part: Prefill, at: PrefillPoints) -> Floats:
+    """Seconds of prefill attention in one layer; several prompts in a call share its start."""
+    heads, dim = law.shape.heads_per_gpu(law.tp), law.shape.head_dim
+    one = np.asarray(part.time(heads, dim, law.token_bytes, law.gpu, at.tokens, at.prefix))
+    return np.asarray(at.batch * one - (at.batch - 1.0) * part.fixed)
+
+
+def predict_link(law: Layered, part: Link, at: LinkPoints) -> Floats:
+    """Seconds of an all-reduce."""
+    return np.asarray(part.time(at.size, law.gpu, law.tp))
+
+
+def predict_direct(part: Direct, at: StepPoints) -> Floats:
+    """Seconds of an engine's steps."""
+    decode = part.step + part.sequence * at.batch + part.context * at.context
+    read = max(part.prefill_step - part.step, 0.0) + part.prefill_token * at.tokens
+    alone = part.prefill_step + part.prefill_token * at.tokens
+    return np.where(at.batch > 0, decode + np.where(at.tokens > 0, read, 0.0), alone)
 
 
 def as_plain(errors: Errors) -> dict[str, Any]:
