@@ -8,7 +8,7 @@ from mope.errors import MissingExtra
 
 MODULES: dict[str, tuple[str, ...]] = {
     "train": ("torch", "lightning", "sklearn", "datasets", "tensorboard"),
-    "torch": ("torch",),
+    "torch": ("torch", "accelerate"),
     "data": ("datasets", "pyarrow"),
     "export": ("torch", "onnx", "onnxscript"),
     "fit": ("scipy",),

@@ -57,6 +57,7 @@ TABLE = {
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
+    "mope.bulk": Row("data predictor forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"),
     "mope.training": Row(
         "data predictor evaluate",
         "numpy torch transformers lightning safetensors tokenizers accelerate rich",
@@ -67,7 +68,7 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench cost server training export serving_adapters", "typer", "numpy rich", lazy=True
+        f"{BELOW} bench bulk cost server training export serving_adapters", "typer", "numpy rich", lazy=True
     ),
 }
 

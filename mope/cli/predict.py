@@ -34,17 +34,52 @@ def predict(
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Forecasts of --file, row by row: a .parquet or .jsonl file."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of the file to carry into --output: a,b; '' for none.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="Column names that are not recognised: prompt=COLUMN.")
+    ] = None,
+    router_only: Annotated[
+        bool, typer.Option("--router-only", help="Only the bucket, by the cheap router, into --output.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes for --output: one for each GPU, or one.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output that was killed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
     """Forecast how many tokens the answer to a prompt will have.
 
     Without a bundle, the one that ships with mope answers. The range is the calibrated 80 % interval.
+    With --output a file of any size is forecast in order, a row for each row, on every GPU of the machine.
     """
+    from mope.cli.bulk import check_options
     from mope.cli.prompts import read_prompts, split_arguments
-    from mope.cli.running import forecast_table, print_json
+    from mope.cli.running import forecast_table, parse_mapping, print_json
     from mope.predictor.bundle import MoPE
 
+    check_options(file, output, {
+        "--columns": columns is not None, "--router-only": router_only, "--processes": processes is not None,
+        "--resume": resume, "--force": force,
+    })  # fmt: skip
     source, text = split_arguments(bundle, prompt, file is not None)
-    requests = read_prompts(text, file, sys.stdin, model, max_tokens)
+    if file is not None and output is not None:
+        from mope.bulk.answers import Buckets, Lengths
+        from mope.bulk.run import Options
+        from mope.cli.bulk import predict_bulk, split_columns
+
+        maker = Buckets.of(source) if router_only else Lengths.of(source, backend, threads)
+        options = Options(
+            split_columns(columns), parse_mapping(mapping), model, max_tokens, processes, resume, force
+        )
+        predict_bulk(file, output, maker, options, as_json)
+        return
+    requests = read_prompts(text, file, sys.stdin, model, max_tokens, parse_mapping(mapping))
     mope = MoPE.from_pretrained(source, backend=backend, threads=threads)
     forecasts = mope.predict(requests)
     if as_json:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from mope.chat import to_request
 from mope.errors import DataError, PromptError
 from mope.types import Request
 
@@ -32,6 +32,7 @@ def read_prompts(
     stdin: TextIO,
     model: str | None = None,
     max_tokens: int | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> list[Request]:
     """One request for the prompt, or one for each prompt of the file ("-": lines of stdin)."""
     if prompt is not None:
@@ -46,33 +47,28 @@ def read_prompts(
         except UnicodeDecodeError:
             raise DataError(f"{name} that is not UTF-8", "text, one prompt a line") from None
         return _lines(text, name, model, max_tokens)
-    return _rows(file, model, max_tokens)
+    return _rows(file, model, max_tokens, mapping)
 
 
-def _rows(file: Path, model: str | None, max_tokens: int | None) -> list[Request]:
+def _rows(
+    file: Path, model: str | None, max_tokens: int | None, mapping: Mapping[str, str] | None
+) -> list[Request]:
     """One request for each row of a table with a `messages` or `prompt` column; every row must be usable."""
-    from mope.data.messages import messages_of
+    from mope.data.prompts import prompt_request, prompt_shape
     from mope.data.readers import SUFFIXES, open_table, suffix_of
-    from mope.data.values import Refused, prompt_of
+    from mope.data.values import Refused
 
     if not suffix_of(file):
         raise DataError(
             f"file {str(file)!r}", f"prompts one a line in .txt, or rows in {', '.join(SUFFIXES)}"
         )
     table, refused = open_table(file), Counter[str]()
-    column = next((name for name in ("messages", "prompt") if name in table.columns), None)
-    if column is None:
-        raise DataError(
-            f"{file} with columns {', '.join(table.columns)}", "a column named messages or prompt"
-        )
+    shape = prompt_shape(table.columns, str(file), mapping)
     found: list[Request] = []
-    for row in table.rows([c for c in ("messages", "prompt") if c in table.columns], refused):
+    for row in table.rows(shape.columns, refused):
         try:
-            if row.get("messages") is not None:
-                found.append(to_request(messages_of(row["messages"]), model=model, max_tokens=max_tokens))
-            else:
-                found.append(Request(prompt=prompt_of(row.get("prompt")), model=model, max_tokens=max_tokens))
-        except (Refused, PromptError) as error:
+            found.append(prompt_request(row, shape, model, max_tokens))
+        except Refused as error:
             raise DataError(
                 f"{file}, row {len(found) + 1}: {error}", "a prompt or a chat in every row"
             ) from None
