@@ -186,9 +186,7 @@ def markdown(document: dict[str, Any]) -> str:
     for row in document["test"]:
         ends = " to ".join(f"{100 * v:.0f}" for v in row["coverage_95"])
         told = f"{100 * row['coverage']:.0f} % ({ends})"
-        lines.append(
-            f"| {row['size']:,} | {row['way']} | {told} | {100 * row['width']:.1f} % |"
-        )
+        lines.append(f"| {row['size']:,} | {row['way']} | {told} | {100 * row['width']:.1f} % |")
     lines += [
         "",
         "| data | prompts | true tokens | forecast [80 %] | true / forecast |",
