@@ -35,7 +35,7 @@ def draw_fit(profile: Profile, measured: Sequence[Measured], path: str | Path) -
     for axis, item in zip(axes, measured, strict=True):
         _panel(axis, profile, item)
     figure.suptitle(profile.name)
-    figure.savefig(path, dpi=110, format="png", metadata={"Software": ""})
+    figure.savefig(path, dpi=75, format="png", metadata={"Software": ""})
 
 
 def _panel(axis: Axes, profile: Profile, item: Measured) -> None:

@@ -13,6 +13,9 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from profiles_report import report
+
+from mope.fit_plots import draw_fit
 from mope.mapper import gpus
 from mope.mapper.build import Measured, build_profile
 from mope.mapper.fit import fit_overhead
@@ -105,11 +108,11 @@ def _home(path: str) -> str:
     return {"vidur": VIDUR, "aiconfigurator": AIC, "llmservingsim": SIM}[path.partition("/")[0]]
 
 
-def fit(job: Job, tables: Path, done: dict[str, Profile]) -> Profile:
+def fit(job: Job, measured: list[Measured], tables: Path, done: dict[str, Profile]) -> Profile:
     """One profile; parts without a table of their own come from the nearest one done before."""
     shape, gpu = ModelShape.known(job.model), gpus.known(job.gpu)
     donor = _donor(job, done)
-    profile = build_profile(shape, gpu, job.tp, read(job, tables), donor=donor)
+    profile = build_profile(shape, gpu, job.tp, measured, donor=donor)
     if job.overhead:
         path, model = job.overhead
         assert isinstance(profile.law, Layered)
@@ -150,9 +153,12 @@ def main() -> None:
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
     done: dict[str, Profile] = {}
+    measured: dict[str, list[Measured]] = {}
     order = sorted(jobs(), key=lambda job: (not job.decode, job.tp))
     for job in order:
-        profile = fit(job, asked.tables, done)
+        points = read(job, asked.tables)
+        profile = fit(job, points, asked.tables, done)
+        measured[profile.name] = points
         done[profile.name] = profile
         held = profile.error
         print(
@@ -160,9 +166,14 @@ def main() -> None:
             {part: (e["inside"]["median"], e["inside"]["p90"]) for part, e in held.items()},
             flush=True,
         )
-    done["a10g"] = a10g()
-    for profile in done.values():
+    published = a10g()
+    for profile in (*done.values(), published):
         profile.save(asked.output / f"{profile.name}.json")
+    if asked.docs is not None:
+        (asked.docs / "profiles").mkdir(parents=True, exist_ok=True)
+        for name, points in measured.items():
+            draw_fit(done[name], points, asked.docs / "profiles" / f"{name}.png")
+        (asked.docs / "profiles.md").write_text(report(done, measured, asked.tables))
 
 
 if __name__ == "__main__":
