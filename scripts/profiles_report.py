@@ -31,8 +31,9 @@ What a step of an engine takes, fitted from public measurements. Made by
 
     python scripts/profiles.py TABLES --docs docs
 
-from the tables named in each profile's `origin` ({machine}). All errors are |fitted / measured - 1|. Nothing here was
-measured by us: the tables are those of the projects named, the fits and the checks are ours.
+from the tables named in each profile's `origin`, with {machine}.
+All errors are |fitted / measured - 1|. Nothing here was measured by us: the tables are those of the projects named,
+the fits and the checks are ours.
 
 ## Kernels: error on points held out
 
@@ -61,8 +62,8 @@ BORROW = """
 ## Borrowed: what an unmeasured pair costs
 
 Each profile forecast by the nearest other one, as an unmeasured pair would be: decode steps of 1 to 64 sequences and
-prefills of 64 to 2,048 tokens. The 80th percentiles are the half-widths (log units) of the interval that a forecast
-marked `uncalibrated` gets.
+prefills of 64 to 2,048 tokens. The interval of a forecast marked `uncalibrated` takes the 80th percentile in quadrature with
+0.15, the least half-width of a measured profile.
 
 | numbers from | profiles | median error | 80th percentile of the log error | in use |
 |---|---|---|---|---|
@@ -71,9 +72,8 @@ marked `uncalibrated` gets.
 
 def report(done: Mapping[str, Profile], measured: Mapping[str, Sequence[Measured]], tables: Path) -> str:
     """docs/profiles.md."""
-    text = INTRO.format(
-        machine=f"Python {platform.python_version()}, numpy {version('numpy')}, scipy {version('scipy')}"
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy"))
+    text = INTRO.format(machine=f"Python {platform.python_version()}, {packages}")
     text += _kernels(done, measured) + ENDS.format(n=RESAMPLES)
     text += "".join(_splitwise(done, tables)) + "".join(_runs(done, tables)) + ENDS_NOTE
     text += BORROW + "".join(_borrowed(done))
