@@ -62,8 +62,8 @@ BORROW = """
 ## Borrowed: what an unmeasured pair costs
 
 Each profile forecast by the nearest other one, as an unmeasured pair would be: decode steps of 1 to 64 sequences and
-prefills of 64 to 2,048 tokens. The interval of a forecast marked `uncalibrated` takes the 80th percentile in quadrature with
-0.15, the least half-width of a measured profile.
+prefills of 64 to 2,048 tokens. The interval of a forecast marked `uncalibrated` takes the 80th percentile in
+quadrature with 0.15, the least half-width of a measured profile.
 
 | numbers from | profiles | median error | 80th percentile of the log error | in use |
 |---|---|---|---|---|

@@ -54,6 +54,7 @@ TABLE = {
     "mope.plots": Row("data metrics bootstrap rows report evaluate", "numpy", "matplotlib"),
     "mope.fit_plots": Row("mapper", "numpy", "matplotlib"),
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
+    "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
@@ -68,7 +69,7 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench bulk cost server training export serving_adapters", "typer", "numpy rich", lazy=True
+        f"{BELOW} bench bench_mapper bulk cost server training export serving_adapters", "typer", "numpy rich", lazy=True
     ),
 }
 

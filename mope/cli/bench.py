@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mope.predictor.bundle import MoPE
 
 
 class What(str, Enum):
     """What can be timed."""
 
     predictor = "predictor"
+    mapper = "mapper"
 
 
 def bench(
-    what: Annotated[What, typer.Argument(help="predictor: router, forecasts, cold start.")] = What.predictor,
+    what: Annotated[
+        What,
+        typer.Argument(help="predictor: router, forecasts, cold start. mapper: tokens to seconds and money."),
+    ] = What.predictor,
     bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Prompts to time with; default: made-up chats.")
@@ -25,22 +33,37 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Time the router, forecasts one by one and in batches of 32, and the cold start."""
-    from dataclasses import replace
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from mope.bench import cold_start, machine, predictor_latency, router_latency
+    """Time a hot path on this machine: look at load_1m before believing a number."""
+    from mope.bench import machine
     from mope.cli.running import print_json
-    from mope.data.load import read_examples
-    from mope.data.synthetic import synthetic
     from mope.predictor.bundle import MoPE
 
-    source = bundle or None
-    requests = (read_examples(data, limit=2000) if data else synthetic(500)).requests
-    loaded = MoPE.from_pretrained(source, backend=backend, threads=threads)
+    loaded = MoPE.from_pretrained(bundle or None, backend=backend, threads=threads)
     numbers: dict[str, object] = dict(machine())
+    if what is What.predictor:
+        numbers |= _predictor(loaded, bundle or None, data, repeats)
+    else:
+        from mope.bench_mapper import mapper_latency
+
+        numbers |= mapper_latency(loaded, repeats=repeats)
+    if as_json:
+        print_json(numbers)
+    else:
+        _print(numbers)
+
+
+def _predictor(
+    loaded: MoPE, source: str | None, data: Sequence[str] | None, repeats: int
+) -> dict[str, object]:
+    """Router, forecasts one by one and in batches of 32 under both routings, cold start."""
+    from dataclasses import replace
+
+    from mope.bench import cold_start, predictor_latency, router_latency
+    from mope.data.load import read_examples
+    from mope.data.synthetic import synthetic
+
+    requests = (read_examples(list(data), limit=2000) if data else synthetic(500)).requests
+    numbers: dict[str, object] = {}
     numbers["bytes"] = sum(
         p.stat().st_size for p in loaded.folder.rglob("*") if p.is_file() and "run" not in p.parts
     )
@@ -53,10 +76,13 @@ def bench(
         numbers |= {
             f"{routing}_{k}": v for k, v in predictor_latency(loaded, requests, repeats=repeats).items()
         }
-    numbers |= {"default_routing": default, **cold_start(source)}
-    if as_json:
-        print_json(numbers)
-        return
+    return numbers | {"default_routing": default, **cold_start(source)}
+
+
+def _print(numbers: Mapping[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("measure", "value", box=None)
     for name, value in numbers.items():
         table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
