@@ -16,7 +16,7 @@ from mope.bulk.forms import partial
 from mope.bulk.shard import ERROR, ROW, Shard
 from mope.data.values import clean
 
-GROUP = 64  # shards a row group: 65,536 rows as shards are
+GROUP = 16  # shards a row group: 16,384 rows as shards are
 
 
 class Parquet:
@@ -42,8 +42,13 @@ class Parquet:
 
 def _groups(shards: Sequence[Path], schema: Any) -> Iterator[Any]:
     for start in range(0, len(shards), GROUP):
-        tables = [pq.ParquetFile(path).read().cast(schema) for path in shards[start : start + GROUP]]
+        tables = [_table(path).cast(schema) for path in shards[start : start + GROUP]]
         yield pa.concat_tables(tables).combine_chunks()
+
+
+def _table(path: Path) -> Any:
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def _arrays(shard: Shard) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import mope
 from mope.bulk.forms import partial
 from mope.bulk.work import Work
 from mope.errors import BadInput, DataError
-from mope.predictor.layout import sha256
 
 FORMAT = 1
 RECORD, LOCK = "job.json", "lock"
@@ -131,7 +130,7 @@ def _taken_up(job: Work, old: Record) -> Record:
 def _settings(job: Work, rows: int) -> dict[str, object]:
     source = job.source
     own: dict[str, object] = {
-        "format": FORMAT, "mope": mope.__version__, "input_sha256": sha256(source.path), "rows": rows,
+        "format": FORMAT, "mope": mope.__version__, "input_sha256": source.digest(), "rows": rows,
         "shard_rows": source.size, "fields": dict(source.shape.fields), "columns": list(source.carry),
         "output": job.output.suffix, "model": job.model, "max_tokens": job.max_tokens,
     }  # fmt: skip

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from mope.bulk.parquet_source import count_rows, parquet_tables, top_names
+from mope.bulk.tables import Columnar, ParquetFile, SavedDataset
+from mope.data.datasets_reader import is_saved_dataset, open_saved
 from mope.data.jsonstream import values
 from mope.data.prompts import prompt_shape
 from mope.data.readers import BROKEN, CSV_CELL_CHARS, SUFFIXES, Row, open_table, suffix_of
 from mope.data.shapes import Shape
 from mope.errors import DataError
+from mope.predictor.layout import sha256
 
 IDS = ("id", "custom_id", "request_id", "prompt_id")  # carried through where nobody says what to carry
 ROWS = 1024  # a part: long enough to sort texts by size, short enough to lose little at a kill
@@ -47,27 +49,27 @@ class Source:
 
     path: Path
     shape: Shape
+    columnar: Columnar | None = None
     carry: tuple[str, ...] = ()
     size: int = ROWS
-
-    @property
-    def columnar(self) -> bool:
-        """Whether the file is parquet."""
-        return suffix_of(self.path) == ".parquet"
 
     def count(self) -> int:
         """Rows of the file; text files are read once for it."""
         if self.columnar:
-            return count_rows(self.path)
+            return self.columnar.count()
         with closing(_records(self.path)) as records:
             return sum(1 for _ in records)
+
+    def digest(self) -> str:
+        """Stands for the content of the file."""
+        return self.columnar.digest() if self.columnar else sha256(self.path)
 
     def parts(self, wanted: Collection[int]) -> Iterator[Part]:
         """The parts with these numbers, in order. Raises `DataError` where the file ends before the last."""
         todo = set(wanted)
         if not todo:
             return
-        found = self._columnar(todo) if self.columnar else self._text(todo)
+        found = self._columnar(self.columnar, todo) if self.columnar else self._text(todo)
         first = next(found, Part(0, 0, [], {name: [] for name in self.carry}))  # also a file without rows
         with closing(found):
             for part in itertools.chain([first], found):
@@ -78,12 +80,12 @@ class Source:
                     return
         raise DataError(f"{self.path} that ends before its part {min(todo)}", "the rows that were counted")
 
-    def _columnar(self, wanted: Collection[int]) -> Generator[Part, None, None]:
+    def _columnar(self, table: Columnar, wanted: Collection[int]) -> Generator[Part, None, None]:
         asked = list(_heads(self.shape.columns))
         names = tuple(dict.fromkeys([*asked, *self.carry]))
-        for number, table in enumerate(parquet_tables(self.path, names, self.size)):
-            rows = table.select(asked).to_pylist() if number in wanted else []
-            carried = {name: table.column(name).combine_chunks() for name in self.carry}
+        for number, rows_of in table.read(names, self.size, frozenset(wanted)):
+            rows = rows_of.select(asked).to_pylist() if number in wanted else []
+            carried = {name: rows_of.column(name).combine_chunks() for name in self.carry}
             yield Part(number, number * self.size, rows, carried)
 
     def _text(self, wanted: Collection[int]) -> Generator[Part, None, None]:
@@ -104,23 +106,27 @@ def open_source(
     carry: Sequence[str] | None = None,
     size: int = ROWS,
 ) -> Source:
-    """The file at `path`; `carry` names columns to carry through, None an id column where there is one.
+    """The file at `path`, or the folder that `datasets` saved there.
+
+    `carry` names columns to carry through, None an id column where there is one.
 
     Raises `DataError` for a file that is not there, not of a known format, without a prompt or such a column.
     """
-    if not path.is_file():
+    saved = path.is_dir() and is_saved_dataset(path)
+    if not saved and not path.is_file():
         raise DataError(f"no file {str(path)!r}", "a file of prompts", "check the path")
-    if not suffix_of(path):
+    if not saved and not suffix_of(path):
         raise DataError(f"file {str(path)!r}", f"a name that ends in one of {', '.join(SUFFIXES)}")
-    table = open_table(path)
+    table = open_saved(path) if saved else open_table(path)
     shape = prompt_shape(table.columns, str(path), mapping)
-    names = top_names(path) if suffix_of(path) == ".parquet" else _heads(table.columns)
+    columnar = SavedDataset(path) if saved else ParquetFile(path) if suffix_of(path) == ".parquet" else None
+    names = columnar.names if columnar else _heads(table.columns)
     if carry is None:
         carry = [name for name in IDS if name in names][:1]
     for name in carry:
         if name not in names:
             raise DataError(f"no column {name!r} in {path}", f"columns out of {', '.join(names)}")
-    return Source(path, shape, tuple(dict.fromkeys(carry)), size)
+    return Source(path, shape, columnar, tuple(dict.fromkeys(carry)), size)
 
 
 def _heads(columns: Sequence[str]) -> tuple[str, ...]:
