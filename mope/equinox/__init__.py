@@ -11,16 +11,15 @@ Formulas, bounds and limits: docs/equinox.md. A policy of your own: `mope.equino
 from __future__ import annotations
 
 from mope.equinox.admission import AdmissionConfig, prefill_budget, step_budget
-from mope.equinox.advice import Advice, Priors
+from mope.equinox.advice import Priors
 from mope.equinox.locked import LockedScheduler
 from mope.equinox.metrics import ClientMetrics, Metrics, jain_index, prometheus_text
-from mope.equinox.policies.base import Policy, Refused, Service
+from mope.equinox.policies.base import Policy, Refused
 from mope.equinox.registry import make_policy, policy_names
 from mope.equinox.scheduler import FairScheduler
 
 __all__ = [
     "AdmissionConfig",
-    "Advice",
     "ClientMetrics",
     "FairScheduler",
     "LockedScheduler",
@@ -28,7 +27,6 @@ __all__ = [
     "Policy",
     "Priors",
     "Refused",
-    "Service",
     "jain_index",
     "make_policy",
     "policy_names",

@@ -7,7 +7,7 @@ from math import isfinite
 
 from mope.equinox.lifts import lift
 from mope.equinox.policies.base import Policy
-from mope.equinox.state import Account, Job, Tally
+from mope.equinox.state import LONGEST, Account, Job, new_tally
 from mope.errors import ConfigError
 
 LEAST_SWEEP = 64
@@ -24,7 +24,7 @@ class Accounts:
         self.by_name: dict[str, Account] = {}
         self.idle: dict[str, Account] = {}
         self.last_left: Account | None = None
-        self.dropped = Tally()
+        self.dropped = new_tally()
         self.sweep_at = LEAST_SWEEP
 
     def of(self, client: str) -> Account:
@@ -81,9 +81,15 @@ class Accounts:
         for account in list(self.idle.values()):
             small = account.user <= max(user, 0) and account.resource <= max(resource, 0)
             if small and self._policy.forgets(account, now):
-                del self.idle[account.name], self.by_name[account.name]
-                self.dropped.add(account.tally)
+                self._drop(account)
         self.sweep_at = len(self.idle) + max(LEAST_SWEEP, (len(self.by_name) + jobs) // 4)
+
+    def _drop(self, account: Account) -> None:
+        del self.idle[account.name], self.by_name[account.name]
+        longest = max(self.dropped[LONGEST], account.tally[LONGEST])
+        for place, amount in enumerate(account.tally):
+            self.dropped[place] += amount
+        self.dropped[LONGEST] = longest
 
 
 def checked_weight(name: str, weight: float) -> float:

@@ -35,7 +35,11 @@ class AdmissionConfig:
 
 
 class Admission:
-    """Fit, bypass and reservation. `growth` is KV tokens the running requests are expected to add yet."""
+    """Fit, bypass and reservation.
+
+    `growth` is KV tokens the running requests are expected to add yet: the sum of what each has reserved and
+    does not hold. A running request holds its prompt and output, never more than its reservation.
+    """
 
     def __init__(self, config: AdmissionConfig) -> None:
         self.config = config
@@ -77,22 +81,13 @@ class Admission:
             account.bypassed = account.bypass_level = 0
 
     def progress(self, job: Job, output_tokens: int, most: int) -> None:
-        """`job` has made `output_tokens` of at most `most`; where that outruns its reservation, estimate anew."""
-        self.release(job)
-        job.served = output_tokens
+        """A running job has made `output_tokens` of at most `most`; an outrun reservation is estimated anew."""
+        grew = job.reserve
         held = job.prompt_tokens + output_tokens
         if held >= job.reserve:
-            likely = job.prompt_tokens + ceil(min(output_tokens * self.config.outrun, most))
-            job.reserve = max(held, likely)
-        self.hold(job)
-
-    def hold(self, job: Job) -> None:
-        """Count what a running job will grow by."""
-        self.growth += max(job.reserve - job.prompt_tokens - job.served, 0)
-
-    def release(self, job: Job) -> None:
-        """Take back `hold`."""
-        self.growth -= max(job.reserve - job.prompt_tokens - job.served, 0)
+            job.reserve = max(held, job.prompt_tokens + ceil(min(output_tokens * self.config.outrun, most)))
+        self.growth += job.reserve - grew - (output_tokens - job.served)
+        job.served = output_tokens
 
 
 class Needs:
@@ -104,24 +99,23 @@ class Needs:
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Job]] = []
-        self._built = False
+        self.built = False
         self._pushed = 0
 
     def push(self, job: Job, active: int) -> None:
-        """Note a new head, or a new need of a head."""
-        if self._built:
-            self._pushed += 1
-            heappush(self._heap, (job.reserve, job.number, job))
-            if self._pushed > active + 64 or len(self._heap) > 4 * active + 64:
-                self._built, self._heap = False, []
+        """Note a new head, or a new need of a head, where `built`."""
+        self._pushed += 1
+        heappush(self._heap, (job.reserve, job.number, job))
+        if self._pushed > active + 64 or len(self._heap) > 4 * active + 64:
+            self.built, self._heap = False, []
 
     def least(self, accounts: Callable[[], list[Account]]) -> float:
         """KV tokens the easiest head needs; infinite where nothing waits."""
-        if not self._built:
+        if not self.built:
             heads = [account.head for account in accounts() if account.head is not None]
             self._heap = [(job.reserve, job.number, job) for job in heads]
             heapify(self._heap)
-            self._built = True
+            self.built = True
         self._pushed = 0
         heap = self._heap
         while heap:

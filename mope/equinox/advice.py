@@ -1,36 +1,25 @@
 """Prediction is advice: what the scheduler takes from a forecast, and from where when there is none.
 
-The chain, for each number on its own: the forecast where it is finite and not negative; the client's
-running mean of output tokens; the prior of the deployment. Scheduling never waits and never fails for it.
+The chain for the length: the forecast where it is finite and not negative; the client's running mean; the
+prior of the deployment. For every other number: the forecast where it has it, finite and above 0; the prior.
+Scheduling never waits for a forecast and never fails because of one.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import NamedTuple
+from functools import cached_property
+from math import ceil, isfinite
+from typing import TYPE_CHECKING
 
 from mope.errors import ConfigError
-from mope.types import Forecast, LengthForecast, Request, Span
+from mope.types import Forecast, LengthForecast
+
+if TYPE_CHECKING:
+    from mope.equinox.state import Job
 
 INFINITE = float("inf")
-
-
-class Advice(NamedTuple):
-    """What is believed of one request before it runs.
-
-    `tokens` output tokens expected, `reserve` output tokens to keep KV memory for, `service_s` seconds from
-    prefill to last token, `rate` output tokens per second, `util` share of the hardware in [0, 1],
-    `source` forecast, mean or prior: where `tokens` is from.
-    """
-
-    tokens: float
-    reserve: float
-    service_s: float
-    rate: float
-    util: float
-    source: str
 
 
 @dataclass(frozen=True)
@@ -60,35 +49,49 @@ class Priors:
         if self.tpot_s == 0 or self.spare < 1 or self.longest < 1:
             raise ConfigError(f"priors: {self}", "tpot_s above 0, spare and longest from 1")
 
+    @cached_property
+    def rate(self) -> float:
+        """Output tokens per second."""
+        return 1 / self.tpot_s
 
-def advise(request: Request, forecast: Forecast | None, mean: float | None, priors: Priors) -> Advice:
-    """The advice on `request`: each number from the first link of the chain that has it.
+
+def advise(job: Job, forecast: Forecast | None, priors: Priors) -> None:
+    """Have `job` believe of itself what its forecast says, or what the next link of the chain does.
 
     Tokens are clamped to `max_tokens` where the request has it, else to `priors.longest`.
     """
-    most = priors.longest if request.max_tokens is None else min(request.max_tokens, priors.longest)
-    length = None if forecast is None else forecast.length
-    if length is not None and 0 <= length.tokens < INFINITE:
-        tokens, source = min(length.tokens, most), "forecast"
-        reserve = min(max(_quantile(length, priors), tokens), most)
+    most = job.request.max_tokens
+    most = priors.longest if most is None else min(most, priors.longest)
+    tokens = -1.0 if forecast is None else forecast.length.tokens
+    job.foreseen = forecast is not None and 0 <= tokens < INFINITE
+    if forecast is not None and job.foreseen:
+        reserve = _quantile(forecast.length, priors)
     else:
-        believed, source = (priors.tokens, "prior") if mean is None else (mean, "mean")
-        tokens = min(believed, most)
-        reserve = min(believed * priors.spare, most)
-    if forecast is None:
-        service_s = priors.ttft_s + priors.tpot_s * tokens
-        return Advice(tokens, reserve, service_s, 1 / priors.tpot_s, priors.gpu_util, source)
-    tpot_s = _above(_value(forecast.tpot_s), priors.tpot_s)
-    latency_s = _above(_value(forecast.latency_s), 0.0)
-    if not latency_s:
-        latency_s = _above(forecast.ttft_s, priors.ttft_s) + tpot_s * tokens
-    rate = _above(_value(forecast.tokens_per_s), 1 / tpot_s)
-    util = min(_above(forecast.gpu_util, priors.gpu_util), 1.0)
-    return Advice(tokens, reserve, latency_s, rate, util, source)
+        mean = job.account.mean
+        tokens = priors.tokens if mean is None else mean
+        reserve = tokens * priors.spare
+    if reserve > most or tokens > most:
+        tokens, reserve = min(tokens, most), most
+    job.tokens = tokens
+    job.reserve = job.prompt_tokens + ceil(max(reserve, tokens, job.served + 1))
+    job.service_s, job.rate, job.util = priors.ttft_s + priors.tpot_s * tokens, priors.rate, priors.gpu_util
+    if forecast is not None:
+        if forecast.tpot_s or forecast.latency_s or forecast.ttft_s or forecast.tokens_per_s:
+            job.service_s, job.rate = _service(forecast, tokens, priors)
+        if forecast.gpu_util is not None:
+            job.util = min(_above(forecast.gpu_util, priors.gpu_util), 1.0)
 
 
-def _value(span: Span | None) -> float | None:
-    return None if span is None else span.value
+def _service(forecast: Forecast, tokens: float, priors: Priors) -> tuple[float, float]:
+    """Seconds of service and output tokens per second, each from the forecast where it says so."""
+    tpot_s = priors.tpot_s if forecast.tpot_s is None else _above(forecast.tpot_s.value, priors.tpot_s)
+    service_s = _above(forecast.ttft_s, priors.ttft_s) + tpot_s * tokens
+    if forecast.latency_s is not None:
+        service_s = _above(forecast.latency_s.value, service_s)
+    rate = 1 / tpot_s
+    if forecast.tokens_per_s is not None:
+        rate = _above(forecast.tokens_per_s.value, rate)
+    return service_s, rate
 
 
 def _above(value: float | None, otherwise: float) -> float:
@@ -98,9 +101,10 @@ def _above(value: float | None, otherwise: float) -> float:
 
 def _quantile(length: LengthForecast, priors: Priors) -> float:
     """The forecast at the first level from `priors.quantile` up; `spare` times the median without any."""
-    levels = length.levels
-    if levels and len(levels) == len(length.quantiles):
-        value = length.quantiles[min(bisect_left(levels, priors.quantile), len(levels) - 1)]
+    levels, quantiles = length.levels, length.quantiles
+    if levels and len(levels) == len(quantiles):
+        place = bisect_left(levels, priors.quantile)
+        value = quantiles[place if place < len(levels) else -1]
         if 0 <= value < INFINITE:
             return value
     return length.tokens * priors.spare

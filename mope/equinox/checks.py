@@ -13,12 +13,13 @@ MOST_TOKENS = 2**31
 
 def prompt_tokens(request: Request, forecast: Forecast | None) -> int:
     """Of the request, else of the forecast, else estimated from the text; `BadInput` where it cannot be."""
-    if not isinstance(request.id, str) or not request.id or not isinstance(request.client, str):
-        raise BadInput(f"request id {request.id!r} of client {request.client!r}", "an id that is not empty")
+    if not (request.id and isinstance(request.id, str) and isinstance(request.client, str)):
+        raise BadInput(f"request id {request.id!r} of client {request.client!r}", "words, the id not empty")
     if request.max_tokens is not None:
         tokens("max_tokens", request.max_tokens)
-    if request.prompt_tokens is not None:
-        return tokens("prompt_tokens", request.prompt_tokens)
+    count = request.prompt_tokens
+    if count is not None:
+        return count if type(count) is int and 0 <= count <= MOST_TOKENS else tokens("prompt_tokens", count)
     foreseen = 0 if forecast is None else forecast.prompt_tokens
     return (
         foreseen
@@ -36,7 +37,9 @@ def tokens(name: str, count: int) -> int:
 
 def usage(given: Usage) -> None:
     """`BadInput` unless the token counts of a usage are whole numbers from 0 up."""
-    tokens("output_tokens", given.output_tokens)
+    count = given.output_tokens
+    if not (type(count) is int and 0 <= count <= MOST_TOKENS):
+        tokens("output_tokens", count)
     if given.prompt_tokens is not None:
         tokens("prompt_tokens", given.prompt_tokens)
 

@@ -12,18 +12,11 @@ Symbols used throughout
 
 from __future__ import annotations
 
+# Counters are integers of 2**-64: `int(charge * GRAIN)`. Integers add in any order and are taken back without
+# a rest, so a counter is the exact sum of its charges however they were refunded. A charge from 2**-12 up is
+# held without rounding, a smaller one to 2**-64.
 GRAIN = 2.0**64
 SCORE_BITS = 64
-
-
-def grains(amount: float) -> int:
-    """`amount` as an integer number of 2**-64, the unit all counters are kept in.
-
-    Integers add in any order and are taken back without a rest, so a counter is the exact sum of its
-    charges however they were refunded. A charge from 2**-12 up is held without rounding, a smaller one
-    to 2**-64.
-    """
-    return int(amount * GRAIN)
 
 
 def weighted_tokens(n_in: float, n_out: float, k_in: float, k_out: float) -> float:
@@ -44,7 +37,7 @@ def user_charge(tokens: float, w: float, delta: float, felt_s: float) -> float:
     return tokens / (w * (1 + delta * felt_s))
 
 
-def felt_at_head(head_s: float, service_s: float) -> float:
+def felt_at_head(head_s: float, queued_s: float, service_s: float) -> float:
     """L = seconds at the head of the client's own queue + seconds of service. Our reading, the default.
 
     Waiting behind one's own requests is left out: it would make a longer backlog cheaper.
@@ -52,17 +45,17 @@ def felt_at_head(head_s: float, service_s: float) -> float:
     return head_s + service_s
 
 
-def felt_since_arrival(queued_s: float, service_s: float) -> float:
-    """L = seconds from submission to admission + seconds of service. The literal reading of latency."""
+def felt_since_arrival(head_s: float, queued_s: float, service_s: float) -> float:
+    """L = all seconds in the queue + seconds of service. The literal reading of latency."""
     return queued_s + service_s
 
 
-def resource_rate(tps: float, util: float, w: float) -> float:
+def resource_rate(service_s: float, tps: float, util: float, w: float) -> float:
     """v = TPS U / w: what serving the request yields. Ingredients: Equinox, section 3.2; shape: our reading."""
     return tps * util / w
 
 
-def resource_work(service_s: float, util: float, w: float) -> float:
+def resource_work(service_s: float, tps: float, util: float, w: float) -> float:
     """v = S U / w, S seconds of service: device-seconds the request takes. The other form, ours."""
     return service_s * util / w
 

@@ -67,20 +67,16 @@ def _joined(earlier: int, later: int) -> int:
 
 
 def begin(job: Job) -> None:
-    """Note that `job` starts to run, after the newest lift of its account."""
-    job.account.running += 1
+    """Note that `job` runs now, after the newest lift of its account."""
     if job.account.lifts:
         job.lift = job.account.lifts[-1]
         job.lift.since += 1
 
 
 def end(job: Job) -> None:
-    """Note that `job` stops running, and forget the rooms that nothing can move any more."""
+    """Note that `job` runs no more, and forget the rooms that nothing can move any more."""
     account = job.account
-    account.running -= 1
-    lifts = account.lifts
-    if not lifts:
-        return
+    lifts = account.lifts or []
     if job.lift in lifts:
         job.lift.since -= 1
     while lifts and account.running == sum(room.since for room in lifts):

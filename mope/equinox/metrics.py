@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mope.equinox.counters import GRAIN
-from mope.equinox.state import Account
+from mope.equinox.state import ADMITTED, TALLY, Account
 
 if TYPE_CHECKING:
     from mope.equinox.steps import Steps
+
+KINDS = {name: float if name in ("error_tokens", "waited_s", "waited_max_s") else int for name in TALLY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,10 @@ def measure(steps: Steps) -> Metrics:
     clients = tuple(_client(account) for account in steps.accounts.by_name.values())
     served = [(one.prompt_tokens + one.output_tokens) / one.weight for one in clients]
     waiting = len(steps.jobs) - steps.running
-    return Metrics(clients, waiting, steps.running, steps.accounts.dropped.admitted, jain_index(served))
+    return Metrics(clients, waiting, steps.running, int(steps.accounts.dropped[ADMITTED]), jain_index(served))
 
 
 def _client(account: Account) -> ClientMetrics:
-    tally = account.tally
     return ClientMetrics(
         client=account.name,
         weight=account.weight,
@@ -72,8 +73,12 @@ def _client(account: Account) -> ClientMetrics:
         resource_counter=account.resource / GRAIN,
         waiting=account.waiting,
         running=account.running,
-        **{name: getattr(tally, name) for name in tally.__slots__},
+        **_tally(account),
     )
+
+
+def _tally(account: Account) -> dict[str, Any]:
+    return {name: kind(value) for (name, kind), value in zip(KINDS.items(), account.tally, strict=True)}
 
 
 def jain_index(amounts: Iterable[float]) -> float:

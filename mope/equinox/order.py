@@ -49,7 +49,7 @@ def prospective(jobs: Iterable[Job], capacity: Capacity, now: float, steps: Step
     while (found := _find(turns, room, now, not running, steps)) is not None:
         trial, passed = found
         job = trial.jobs[-1]
-        room = replace(room, kv_tokens=room.kv_tokens - steps.reserve_of(job), slots=room.slots - 1)
+        room = replace(room, kv_tokens=room.kv_tokens - steps.trial(job).reserve, slots=room.slots - 1)
         running += 1
         _admit(trial, now, steps)
         for other in passed:
@@ -74,7 +74,7 @@ def _find(
     while turns and room.slots >= 1:
         turn = heappop(turns)
         job = turn[2].jobs[-1]
-        if admission.fits(job, steps.reserve_of(job), room, alone):
+        if admission.fits(job, steps.trial(job).reserve, room, alone):
             found = turn[2]
             break
         passed.append(turn)

@@ -12,13 +12,29 @@ def insert(account: Account, job: Job) -> None:
     """Put `job` before the first waiting job with a larger number: a new one last, a preempted one first."""
     account.waiting += 1
     last = account.last
-    if last is None or last.number < job.number:
-        _link(account, last, job, None)
+    if last is None:
+        account.head = account.last = job
+        return
+    if last.number < job.number:
+        job.before, last.after, account.last = last, job, job
         return
     after = account.head
     while after is not None and after.number < job.number:
         after = after.after
     _link(account, after.before if after is not None else last, job, after)
+
+
+def pop(account: Account) -> Job | None:
+    """Take the head out; the new head, if there is one."""
+    account.waiting -= 1
+    old = account.head
+    assert old is not None
+    head = account.head = old.after
+    if head is None:
+        account.last = None
+    else:
+        head.before = old.after = None
+    return head
 
 
 def remove(job: Job) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 from mope.equinox import checks
 from mope.equinox.accounts import Accounts
 from mope.equinox.admission import Admission, AdmissionConfig
-from mope.equinox.advice import Priors, advise, running_mean
+from mope.equinox.advice import Priors, advise
 from mope.equinox.metrics import Metrics, measure
 from mope.equinox.order import prospective, start_tag
 from mope.equinox.policies.base import Policy, Refused
 from mope.equinox.registry import make_policy
-from mope.equinox.state import Job
+from mope.equinox.state import CANCELLED, REFUSED, REQUEUED, Job
 from mope.equinox.steps import Steps
 from mope.errors import BadInput
 from mope.types import Capacity, Forecast, Request, Usage
@@ -50,7 +50,10 @@ class FairScheduler(Steps):
 
     def submit(self, request: Request, now: float, forecast: Forecast | None = None) -> None:
         """Queue a request behind its client's others. Raises `Refused` where the policy does not take it."""
-        now = self._at(now)
+        if self.now <= now < END:  # `_at`, without its call
+            self.now = now
+        else:
+            now = self._at(now)
         prompt_tokens = checks.prompt_tokens(request, forecast)
         if request.id in self.jobs:
             raise BadInput(
@@ -60,12 +63,12 @@ class FairScheduler(Steps):
         try:
             self.policy.accept(account, now)
         except Refused:
-            account.tally.refused += 1
+            account.tally[REFUSED] += 1
             raise
         self.number += 1
         job = Job(request, account, self.number, prompt_tokens, now)
         if forecast is not None:
-            job.advice = advise(request, forecast, account.mean, self.priors)
+            advise(job, forecast, self.priors)
         self.jobs[request.id] = job
         self.enqueue(job, now)
 
@@ -75,9 +78,10 @@ class FairScheduler(Steps):
         job = self._job(request_id)
         if job is None or job.running:
             return False
-        job.advice = advise(job.request, forecast, job.account.mean, self.priors)
-        self.reserve(job)
-        self.rescore(job.account)
+        advise(job, forecast, self.priors)
+        if job.account.head is job:
+            self.lead(job, job.head_s)
+            self.rescore(job.account)
         return True
 
     def peek(self, capacity: Capacity, now: float) -> Request | None:
@@ -97,7 +101,10 @@ class FairScheduler(Steps):
 
     def next(self, capacity: Capacity, now: float) -> Request | None:
         """`peek` and `admit` in one."""
-        now = self._at(now)
+        if self.now <= now < END:
+            self.now = now
+        else:
+            now = self._at(now)
         job = self.pick(capacity, now)
         if job is None:
             return None
@@ -146,14 +153,16 @@ class FairScheduler(Steps):
         `usage.latency_s` counts as `Forecast.latency_s` does, from the start of service; where it is missing,
         the time between admission and now. Output tokens beyond `max_tokens` are not charged.
         """
-        now = self._at(now)
+        if self.now <= now < END:
+            self.now = now
+        else:
+            now = self._at(now)
         checks.usage(usage)
-        job = self._job(request_id)
+        job = self.jobs.get(request_id) or self._job(request_id)
         if job is None:
             return
         if not job.admissions:
             raise BadInput(f"request {request_id!r} was never admitted", "admit before finish")
-        self._learn(job, usage)
         self.settle(job, usage, now)
         self.close(job, now)
 
@@ -165,7 +174,7 @@ class FairScheduler(Steps):
             return
         if job.running:
             self.settle(job, None, now)
-        job.account.tally.cancelled += 1
+        job.account.tally[CANCELLED] += 1
         self.close(job, now)
 
     def requeue(self, request_id: str, now: float) -> None:
@@ -175,9 +184,9 @@ class FairScheduler(Steps):
         if job is None or not job.running:
             return
         self.settle(job, None, now)
-        self.stop(job, now)
-        job.account.tally.requeued += 1
+        job.account.tally[REQUEUED] += 1
         self.enqueue(job, now)
+        self.rescore(job.account)
 
     def set_weight(self, client: str, weight: float) -> None:
         """Change a client's weight; it counts from the client's next charge or settlement."""
@@ -186,7 +195,7 @@ class FairScheduler(Steps):
     def reserved_tokens(self, request_id: str) -> int:
         """KV tokens to keep for a request: prompt and a quantile of its length, more once that was outrun."""
         job = self._job(request_id)
-        return 0 if job is None else job.reserve or self.reserve_of(job)
+        return 0 if job is None else self.trial(job).reserve
 
     @property
     def growth_tokens(self) -> int:
@@ -231,17 +240,3 @@ class FairScheduler(Steps):
         if job is None or job.running:
             raise BadInput(f"request id {request_id!r} is not waiting", "ids of waiting requests")
         return job
-
-    def _learn(self, job: Job, usage: Usage) -> None:
-        """Take what a finished job really was into the job, the client's mean and the tally."""
-        account, most = job.account, checks.most_tokens(job.request, self.priors.longest)
-        if job.running:
-            self.admission.release(job)
-        job.served = min(usage.output_tokens, most)
-        if usage.prompt_tokens is not None:
-            job.prompt_tokens = usage.prompt_tokens
-        if job.running:
-            self.admission.hold(job)
-        account.tally.finished += 1
-        account.tally.error_tokens += abs(self.believed(job).tokens - job.served)
-        account.mean = running_mean(account.mean, job.served, self.priors.keep)

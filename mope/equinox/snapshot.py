@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mope.equinox import queue
 from mope.equinox.admission import AdmissionConfig
-from mope.equinox.advice import Advice, Priors
+from mope.equinox.advice import Priors
 from mope.equinox.policies.base import Policy
 from mope.equinox.recent import Recent
 from mope.equinox.registry import make_policy
-from mope.equinox.state import Account, Job, Lift, Tally
+from mope.equinox.state import Account, Job, Lift
 from mope.errors import BadInput
 from mope.types import History, Request
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mope.equinox.scheduler import FairScheduler
 
 FORMAT = 1
-PLAIN_JOB = tuple(sorted({*Job.__slots__} - {"account", "advice", "after", "before", "lift", "request"}))
+PLAIN_JOB = tuple(sorted({*Job.__slots__} - {"account", "after", "before", "lift", "request"}))
 PLAIN_ACCOUNT = tuple(
     sorted({*Account.__slots__} - {"entry", "head", "last", "lifts", "running", "score", "tally", "waiting"})
 )
@@ -43,7 +44,7 @@ def dump(scheduler: FairScheduler) -> dict[str, Any]:
         "idle": list(accounts.idle),
         "last_left": accounts.last_left and _account(accounts.last_left),
         "sweep_at": accounts.sweep_at,
-        "dropped": _tally(accounts.dropped),
+        "dropped": list(accounts.dropped),
         "jobs": [_job(job) for job in scheduler.jobs.values()],
         "pin": scheduler.pin and scheduler.pin.request.id,
         "pin_s": _finite(scheduler.pin_s),
@@ -80,7 +81,7 @@ def _load(cls: type[S], snapshot: Mapping[str, Any], policy: Policy | None) -> S
     if (last := snapshot["last_left"]) is not None:
         accounts.last_left = accounts.by_name.get(last["name"]) or _to_account(last)
     accounts.sweep_at = snapshot["sweep_at"]
-    accounts.dropped = _to_tally(snapshot["dropped"])
+    accounts.dropped = array("d", snapshot["dropped"])
     scheduler.number = snapshot["number"]
     scheduler.now, scheduler.pin_s = _infinite(snapshot["now"]), _infinite(snapshot["pin_s"])
     for values in snapshot["jobs"]:
@@ -99,7 +100,7 @@ def _take_up(scheduler: FairScheduler) -> None:
         if job.running:
             scheduler.running += 1
             job.account.running += 1
-            scheduler.admission.hold(job)
+            scheduler.admission.growth += job.reserve - job.prompt_tokens - job.served
         else:
             queue.insert(job.account, job)
     for account in scheduler.accounts.by_name.values():
@@ -111,7 +112,7 @@ def _take_up(scheduler: FairScheduler) -> None:
 def _account(account: Account) -> dict[str, Any]:
     lifts = [[room.user, room.resource, room.since] for room in account.lifts or ()]
     plain = {name: getattr(account, name) for name in PLAIN_ACCOUNT}
-    return {**plain, "lifts": lifts, "tally": _tally(account.tally)}
+    return {**plain, "lifts": lifts, "tally": list(account.tally)}
 
 
 def _to_account(values: Mapping[str, Any]) -> Account:
@@ -124,7 +125,7 @@ def _to_account(values: Mapping[str, Any]) -> Account:
         room.since = since
         lifts.append(room)
     account.lifts = lifts or None
-    account.tally = _to_tally(values["tally"])
+    account.tally = array("d", values["tally"])
     return account
 
 
@@ -133,7 +134,6 @@ def _job(job: Job) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in PLAIN_JOB},
         "account": job.account.name,
-        "advice": job.advice and list(job.advice),
         "lift": lifts.index(job.lift) if job.lift in lifts else None,
         "request": asdict(job.request),
     }
@@ -143,7 +143,6 @@ def _to_job(values: Mapping[str, Any], account: Account) -> Job:
     job = Job(_to_request(values["request"]), account, values["number"], values["prompt_tokens"], 0.0)
     for name in PLAIN_JOB:
         setattr(job, name, values[name])
-    job.advice = None if values["advice"] is None else Advice(*values["advice"])
     if values["lift"] is not None:
         job.lift = (account.lifts or [])[values["lift"]]
     return job
@@ -153,17 +152,6 @@ def _to_request(values: Mapping[str, Any]) -> Request:
     past = values["history"]
     history = History(**{**past, "prompts": tuple(past["prompts"]), "lengths": tuple(past["lengths"])})
     return Request(**{**values, "history": history})
-
-
-def _tally(tally: Tally) -> dict[str, Any]:
-    return {name: getattr(tally, name) for name in tally.__slots__}
-
-
-def _to_tally(values: Mapping[str, Any]) -> Tally:
-    tally = Tally()
-    for name in tally.__slots__:
-        setattr(tally, name, values[name])
-    return tally
 
 
 def _finite(value: float) -> float | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
-from mope.equinox.advice import Advice
 from mope.types import Request
 
 
@@ -24,6 +24,10 @@ class Lift:
 class Job:
     """A request from submit to finish or cancel. Times in seconds on the caller's clock.
 
+    Believed of it (`mope.equinox.advice`): `tokens` of output, None until something is; `service_s` from its
+    prefill to its last token, `rate` in output tokens per second, `util` share of the hardware in [0, 1],
+    `reserve` KV tokens to keep for prompt and output; `foreseen` where `tokens` is from a forecast.
+
     `number` orders submissions. While waiting: links to its neighbours in the queue of its account, `head_s`
     when it came to the head, `stuck` where even an empty engine has no room for it. While running: `served`
     output tokens known of, `counted` output tokens its charge stands for, `user` and `resource` charged so far
@@ -31,9 +35,9 @@ class Job:
     """
 
     __slots__ = (
-        "account", "admissions", "admitted_s", "advice", "after", "before", "counted", "head_s", "lift",
-        "number", "prompt_tokens", "queued_s", "ran_s", "request", "reserve", "resource", "running", "served",
-        "stuck", "submitted_s", "tag", "user", "waited_s",
+        "account", "admissions", "admitted_s", "after", "before", "counted", "foreseen", "head_s", "lift", "number",
+        "prompt_tokens", "queued_s", "ran_s", "rate", "request", "reserve", "resource", "running", "served",
+        "service_s", "stuck", "submitted_s", "tag", "tokens", "user", "util", "waited_s",
     )  # fmt: skip
 
     def __init__(
@@ -44,10 +48,11 @@ class Job:
         self.number = number
         self.prompt_tokens = prompt_tokens
         self.submitted_s = self.head_s = now
-        self.advice: Advice | None = None
+        self.tokens: float | None = None
+        self.service_s = self.rate = self.util = 0.0
         self.before: Job | None = None
         self.after: Job | None = None
-        self.running = self.stuck = False
+        self.running = self.stuck = self.foreseen = False
         self.admissions = self.reserve = self.served = self.user = self.resource = 0
         self.counted = 0.0
         self.waited_s = self.queued_s = self.ran_s = self.admitted_s = 0.0
@@ -55,38 +60,21 @@ class Job:
         self.tag: int | None = None
 
 
-class Tally:
-    """What an account was given and how well it was foreseen; for metrics, never for decisions."""
+TALLY = (
+    "admitted", "finished", "cancelled", "requeued", "refused", "fallbacks",
+    "prompt_tokens", "output_tokens", "error_tokens", "waited_s", "waited_max_s",
+)  # fmt: skip
+ADMITTED, FINISHED, CANCELLED, REQUEUED, REFUSED, FALLBACKS, PROMPT, OUTPUT, ERROR, WAITED, LONGEST = range(
+    11
+)
 
-    __slots__ = (
-        "admitted", "cancelled", "error_tokens", "fallbacks", "finished", "output_tokens", "prompt_tokens",
-        "refused", "requeued", "waited_max_s", "waited_s",
-    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.admitted = self.finished = self.cancelled = self.requeued = self.refused = 0
-        self.prompt_tokens = self.output_tokens = self.fallbacks = 0
-        self.error_tokens = self.waited_s = self.waited_max_s = 0.0
+def new_tally() -> array[float]:
+    """What an account was given and how well it was foreseen, a number for each name of `TALLY`.
 
-    def start(self, waited_s: float, fallback: bool) -> None:
-        """A request was admitted for the first time."""
-        self.admitted += 1
-        self.fallbacks += fallback
-        self.waited_s += waited_s
-        if waited_s > self.waited_max_s:
-            self.waited_max_s = waited_s
-
-    def serve(self, job: Job) -> None:
-        """A request is over; its prompt was served where any output was."""
-        if job.served:
-            self.prompt_tokens += job.prompt_tokens
-            self.output_tokens += job.served
-
-    def add(self, other: Tally) -> None:
-        """Take in another account's numbers."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.waited_max_s = max(self.waited_max_s - other.waited_max_s, other.waited_max_s)
+    For metrics, never for decisions. Packed, because a million accounts would have eleven objects each.
+    """
+    return array("d", bytes(8 * len(TALLY)))
 
 
 class Account:
@@ -115,4 +103,4 @@ class Account:
         self.bypassed_s = 0.0
         self.mean: float | None = None
         self.extra: Any = None
-        self.tally = Tally()
+        self.tally = new_tally()

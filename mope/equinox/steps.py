@@ -6,15 +6,26 @@ reservation, the order of turns.
 
 from __future__ import annotations
 
-from math import ceil
+from array import array
 
 from mope.equinox import checks, lifts, queue
 from mope.equinox.accounts import Accounts
 from mope.equinox.admission import Admission, Needs
-from mope.equinox.advice import Advice, Priors, advise
-from mope.equinox.policies.base import Charge, Policy, Service
+from mope.equinox.advice import Priors, advise, running_mean
+from mope.equinox.policies.base import Charge, Policy
 from mope.equinox.recent import Recent
-from mope.equinox.state import Account, Job
+from mope.equinox.state import (
+    ADMITTED,
+    ERROR,
+    FALLBACKS,
+    FINISHED,
+    LONGEST,
+    OUTPUT,
+    PROMPT,
+    WAITED,
+    Account,
+    Job,
+)
 from mope.equinox.turns import Turns
 from mope.types import Capacity, Usage
 
@@ -42,7 +53,8 @@ class Steps:
 
     def enqueue(self, job: Job, now: float) -> None:
         """Put a new or preempted job in its queue; its account becomes active where it was not."""
-        account, head = job.account, job.account.head
+        account = job.account
+        head = account.head
         if head is None:
             self.accounts.activate(account, self.turns.first())
             self.turns.active += 1
@@ -56,53 +68,53 @@ class Steps:
     def leave(self, job: Job, now: float) -> None:
         """Take a job out of its queue; the caller scores its account anew."""
         account = job.account
-        was_head = account.head is job
-        if was_head:
-            job.waited_s += now - job.head_s
-        queue.remove(job)
-        if account.head is None:
+        if account.head is not job:
+            queue.remove(job)
+            return
+        job.waited_s += now - job.head_s
+        head = queue.pop(account)
+        if head is None:
             self.turns.active -= 1
             self.accounts.last_left = account
-        elif was_head:
-            self.lead(account.head, now)
+        else:
+            self.lead(head, now)
 
     def lead(self, job: Job, now: float) -> None:
         """`job` has become the head of its account."""
         job.head_s = now
-        job.advice = self.believed(job)
-        self.reserve(job)
-
-    def reserve(self, job: Job) -> None:
-        """Estimate the KV memory a waiting job needs."""
-        job.reserve = self.reserve_of(job)
-        if job.account.head is job:
+        if job.tokens is None:
+            advise(job, None, self.priors)
+        elif job.reserve <= job.prompt_tokens + job.served:
+            job.reserve = job.prompt_tokens + job.served + 1
+        if self.needs.built:
             self.needs.push(job, self.turns.active)
 
-    def reserve_of(self, job: Job) -> int:
-        """KV tokens for its prompt and a quantile of its length, at least for one token more than it has."""
-        return job.prompt_tokens + max(ceil(self.believed(job).reserve), job.served + 1)
-
-    def believed(self, job: Job) -> Advice:
-        """What is believed of a job now."""
-        return job.advice or advise(job.request, None, job.account.mean, self.priors)
+    def trial(self, job: Job) -> Job:
+        """A waiting job as it would be if it were the head: itself, or a copy that believes something."""
+        if job.tokens is not None:
+            return job
+        copy = Job(job.request, job.account, job.number, job.prompt_tokens, job.submitted_s)
+        advise(copy, None, self.priors)
+        return copy
 
     def foreseen(self, job: Job, now: float) -> Charge:
         """The charge of a waiting job if it were admitted now."""
-        advice, account = self.believed(job), job.account
+        account, copy = job.account, self.trial(job)
+        assert copy.tokens is not None
         head_s = job.waited_s + (now - job.head_s if account.head is job else 0.0)
-        tokens = max(self.policy.expected_tokens(advice, account.mean), job.served)
+        tokens = max(self.policy.expected_tokens(copy.tokens, account.mean), job.served)
         queued_s = now - job.submitted_s - job.ran_s
-        service = Service(
-            job.prompt_tokens, tokens, head_s, queued_s, advice.service_s, advice.rate, advice.util
+        return self.policy.charge(
+            account.weight, job.prompt_tokens, tokens, head_s, queued_s, copy.service_s, copy.rate, copy.util
         )
-        return self.policy.charge(service, account.weight)
 
     def rescore(self, account: Account) -> None:
-        """Bring the score of an account, and its turn, in line with its counters and head."""
-        head = account.head
-        if head is not None:
-            account.score = self.policy.score(account.user, account.resource, head)
-            self.turns.touch(account)
+        """Bring the score of an account with a head, and its turn, in line with its counters and head."""
+        head, entry = account.head, account.entry
+        assert head is not None
+        score = account.score = self.policy.score(account.user, account.resource, head)
+        if entry is None or score < entry[0] or (score == entry[0] and head.number < entry[1]):
+            self.turns.push(account)
 
     def pick(self, capacity: Capacity, now: float) -> Job | None:
         """The pinned job where it still stands, else the first that fits; notes whom it would go ahead of."""
@@ -110,7 +122,8 @@ class Steps:
         pinned = job is not None and self.pin_s == now and job.account.head is job
         if pinned and job is not None and self.admission.fits(job, job.reserve, capacity, alone):
             return job
-        self.passed = []
+        if self.passed:
+            self.passed = []
         account = self.turns.first()
         head = None if account is None else account.head
         if head is not None and not self.admission.fits(head, head.reserve, capacity, alone):
@@ -142,91 +155,125 @@ class Steps:
 
     def start(self, job: Job, now: float) -> None:
         """Admit a waiting job: charge it as foreseen."""
-        account, passed = job.account, self._gone_ahead_of(job)
-        advice = job.advice = self.believed(job)
-        if account.head is not job:
-            self.reserve(job)
+        account = job.account
+        passed = self.passed if self.pin is job else self._ahead(account)
+        self.pin = None
+        if job.tokens is None:
+            advise(job, None, self.priors)
+        assert job.tokens is not None
         self.leave(job, now)
         job.queued_s = now - job.submitted_s - job.ran_s
         if not job.admissions:
-            account.tally.start(job.queued_s, advice.source != "forecast")
+            self._count_wait(account.tally, job)
         job.admissions += 1
         job.running, job.admitted_s, job.stuck = True, now, False
         self.running += 1
-        lifts.begin(job)
-        self.admission.hold(job)
-        self._foresee(job, self.policy.expected_tokens(advice, account.mean), advice.service_s)
-        account.score = self.policy.score(account.user, account.resource, account.head or job)
+        account.running += 1
+        self.admission.growth += job.reserve - job.prompt_tokens - job.served
+        if account.lifts:
+            lifts.begin(job)
+        tokens = self.policy.expected_tokens(job.tokens, account.mean)
+        job.counted = tokens if tokens > job.served else job.served
+        self._charge(job, job.service_s, job.rate, job.util)
         if account.head is not None:
-            self.turns.touch(account)
+            self.rescore(account)
+        else:
+            account.score = self.policy.score(account.user, account.resource, job)
         if account.bypassed:
             self.admission.caught_up(account)
         for other in passed:
             self.admission.passed(other, account, now)
 
-    def _gone_ahead_of(self, job: Job) -> list[Account]:
-        """The accounts whose heads an admission of `job` passes; for an engine's own choice, only the first."""
-        passed, self.passed = self.passed, []
-        if self.pin is not job:
-            first = self.turns.first()
-            passed = [] if first is None or first is job.account else [first]
-        self.pin = None
-        return passed
+    def _ahead(self, account: Account) -> list[Account]:
+        """Whose head an engine's own choice of `account` goes ahead of; only the first is counted."""
+        first = self.turns.first()
+        return [] if first is None or first is account else [first]
+
+    @staticmethod
+    def _count_wait(tally: array[float], job: Job) -> None:
+        tally[ADMITTED] += 1
+        tally[WAITED] += job.queued_s
+        if job.queued_s > tally[LONGEST]:
+            tally[LONGEST] = job.queued_s
+        if not job.foreseen:
+            tally[FALLBACKS] += 1
 
     def outrun(self, job: Job, now: float) -> None:
         """Charge a running job for more than was foreseen."""
-        ran_s = job.ran_s + now - job.admitted_s
-        self._foresee(job, job.served, max(self.believed(job).service_s, ran_s))
-        self.rescore(job.account)
-
-    def _foresee(self, job: Job, output_tokens: float, service_s: float) -> None:
-        advice = self.believed(job)
-        job.counted = max(output_tokens, job.served)
-        self._charge(job, service_s, advice.rate, advice.util)
+        job.counted = job.served
+        self._charge(job, max(job.service_s, job.ran_s + now - job.admitted_s), job.rate, job.util)
+        if job.account.head is not None:
+            self.rescore(job.account)
 
     def settle(self, job: Job, usage: Usage | None, now: float) -> None:
-        """Charge a job for what was served in place of what was foreseen; nothing for a run without output."""
-        advice = self.believed(job)
+        """Take a job off the engine and charge what was served in place of what was foreseen.
+
+        Without a usage, what was served is what is known of; a run without any output costs nothing.
+        """
+        if job.running:
+            self.admission.growth -= job.reserve - job.prompt_tokens - job.served
+            job.ran_s += now - job.admitted_s
+        service_s, rate, util = job.ran_s, 0.0, job.util
+        if usage is not None:
+            self._learn(job, usage)
+            if usage.latency_s is not None:
+                service_s = checks.measured(usage.latency_s, service_s)
+            if usage.gpu_util is not None:
+                util = min(checks.measured(usage.gpu_util, util), 1.0)
+            if usage.tokens_per_s is not None:
+                rate = checks.measured(usage.tokens_per_s, 0.0)
+        if not rate:
+            rate = job.served / service_s if service_s else job.rate
         job.counted = job.served
         if usage is None and not job.served:
             lifts.apply(job, 0, 0)
-            return
-        service_s = job.ran_s + (now - job.admitted_s if job.running else 0.0)
-        util, rate = advice.util, 0.0
-        if usage is not None:
-            service_s = checks.measured(usage.latency_s, service_s)
-            util = min(checks.measured(usage.gpu_util, util), 1.0)
-            rate = checks.measured(usage.tokens_per_s, 0.0)
-        if not rate:
-            rate = job.served / service_s if service_s else advice.rate
-        self._charge(job, service_s, rate, util)
+        else:
+            self._charge(job, service_s, rate, util)
+        if job.running:
+            job.running = False
+            self.running -= 1
+            job.account.running -= 1
+            if job.account.lifts:
+                lifts.end(job)
+
+    def _learn(self, job: Job, usage: Usage) -> None:
+        """Take what a finished job really was into the job, the client's mean and the tally."""
+        account, served, longest = job.account, usage.output_tokens, self.priors.longest
+        if job.request.max_tokens is not None or served > longest:
+            served = min(served, checks.most_tokens(job.request, longest))
+        job.served = served
+        if usage.prompt_tokens is not None:
+            job.prompt_tokens = usage.prompt_tokens
+        account.mean = running_mean(account.mean, served, self.priors.keep)
+        account.tally[FINISHED] += 1
+        account.tally[ERROR] += abs((job.tokens or 0.0) - served)
 
     def _charge(self, job: Job, service_s: float, rate: float, util: float) -> None:
-        counted, head_s, queued_s = job.counted, job.waited_s, job.queued_s
-        service = Service(job.prompt_tokens, counted, head_s, queued_s, service_s, rate, util)
-        lifts.apply(job, *self.policy.charge(service, job.account.weight))
-
-    def stop(self, job: Job, now: float) -> None:
-        """A settled job runs no more."""
-        self.admission.release(job)
-        job.ran_s += now - job.admitted_s
-        job.running = False
-        self.running -= 1
-        lifts.end(job)
+        account = job.account
+        user, resource = self.policy.charge(
+            account.weight, job.prompt_tokens, job.counted, job.waited_s, job.queued_s, service_s, rate, util
+        )
+        if account.lifts:
+            lifts.apply(job, user, resource)
+            return
+        account.user += user - job.user
+        account.resource += resource - job.resource
+        job.user, job.resource = user, resource
 
     def close(self, job: Job, now: float) -> None:
-        """A settled or waiting job is over."""
-        account = job.account
+        """A settled or a waiting job is over."""
+        account, request_id = job.account, job.request.id
         if self.pin is job:
             self.pin = None
-        if job.running:
-            self.stop(job, now)
-        else:
+        if job.before is not None or account.head is job:
             self.leave(job, now)
-        self.rescore(account)
-        account.tally.serve(job)
-        del self.jobs[job.request.id]
-        self.closed.add(job.request.id)
+        if account.head is not None:
+            self.rescore(account)
+        if job.served:
+            account.tally[PROMPT] += job.prompt_tokens
+            account.tally[OUTPUT] += job.served
+        del self.jobs[request_id]
+        self.closed.add(request_id)
         if account.head is None and not account.running and self.accounts.rest(account):
             self.sweep(now)
 

@@ -16,8 +16,8 @@ from itertools import chain
 from mope.equinox.state import Account
 
 Entry = tuple[int, int, Account]
-SMALL = 4096
-PER_BUCKET = 256
+SMALL = 256
+PER_BUCKET = 32
 NO_BOUND = float("inf")
 
 
@@ -36,70 +36,8 @@ class Turns:
         self._moves = 0  # entries pushed since the last sharing out
         self._walking = False
 
-    def touch(self, account: Account) -> None:
-        """Note that the key of an account with a head may have fallen."""
-        entry, head = account.entry, account.head
-        assert head is not None
-        if (
-            entry is None
-            or account.score < entry[0]
-            or (account.score == entry[0] and head.number < entry[1])
-        ):
-            self._push(account)
-
-    def first(self) -> Account | None:
-        """The account whose turn it is; None where nothing waits."""
-        while True:
-            source = self._nearest()
-            if source is None:
-                return None
-            entry = source[-1] if source is self._run else source[0]
-            account = entry[2]
-            head = account.head
-            if entry is account.entry:
-                if head is not None and account.score == entry[0] and head.number == entry[1]:
-                    return account
-                account.entry = None
-            self._pop(source)
-            if account.entry is None and head is not None:
-                self._push(account)
-
-    def in_order(self) -> Generator[Account, None, None]:
-        """Accounts from the first on. Close it before anything else changes; nothing has moved then."""
-        taken: list[Entry] = []
-        self._walking = True
-        try:
-            while (account := self.first()) is not None:
-                yield account
-                source = self._nearest()
-                assert source is not None
-                taken.append(self._pop(source))
-        finally:
-            self._run.extend(reversed(taken))  # all of them are before what is left
-            self._kept += len(taken)
-            self._walking = False
-
-    def accounts(self) -> list[Account]:
-        """Every account with something waiting, in no useful order."""
-        return [entry[2] for entry in self._live()]
-
-    def _nearest(self) -> list[Entry] | None:
-        """The list that holds the smallest entry."""
-        run, heap = self._run, self._heap
-        if run:
-            return heap if heap and heap[0] < run[-1] else run
-        if heap:
-            return heap
-        if self._order:
-            self._load()
-            return self._run
-        return None
-
-    def _pop(self, source: list[Entry]) -> Entry:
-        self._kept -= 1
-        return source.pop() if source is self._run else heappop(source)
-
-    def _push(self, account: Account) -> None:
+    def push(self, account: Account) -> None:
+        """Give an account a new entry: it has none, or its key has fallen below that of its entry."""
         assert account.head is not None
         score = account.score
         entry = account.entry = (score, account.head.number, account)
@@ -113,6 +51,56 @@ class Turns:
             crowded = len(self._heap) > SMALL or self._kept > 2 * self.active + SMALL
             if crowded:
                 self._share_out()
+
+    def first(self) -> Account | None:
+        """The account whose turn it is; None where nothing waits."""
+        while True:
+            run, heap = self._run, self._heap
+            if run and not (heap and heap[0] < run[-1]):
+                entry, from_run = run[-1], True
+            elif heap:
+                entry, from_run = heap[0], False
+            elif self._order:
+                self._load()
+                continue
+            else:
+                return None
+            account = entry[2]
+            head = account.head
+            if entry is account.entry:
+                if head is not None and account.score == entry[0] and head.number == entry[1]:
+                    return account
+                account.entry = None
+            if from_run:
+                run.pop()
+            else:
+                heappop(heap)
+            self._kept -= 1
+            if head is not None and account.entry is None:
+                self.push(account)
+
+    def in_order(self) -> Generator[Account, None, None]:
+        """Accounts from the first on. Close it before anything else changes; nothing has moved then."""
+        taken: list[Entry] = []
+        self._walking = True
+        try:
+            while (account := self.first()) is not None:
+                yield account
+                taken.append(self._take_first())
+        finally:
+            self._run.extend(reversed(taken))  # all of them are before what is left
+            self._kept += len(taken)
+            self._walking = False
+
+    def accounts(self) -> list[Account]:
+        """Every account with something waiting, in no useful order."""
+        return [entry[2] for entry in self._live()]
+
+    def _take_first(self) -> Entry:
+        """Take out the entry that `first` has just found."""
+        run, heap = self._run, self._heap
+        self._kept -= 1
+        return heappop(heap) if not run or (heap and heap[0] < run[-1]) else run.pop()
 
     def _put(self, entry: Entry) -> None:
         index = entry[0] >> self._shift
@@ -128,6 +116,8 @@ class Turns:
         wide = len(self._buckets[self._order[0]]) > SMALL or len(self._order) > SMALL + self.active // 16
         if wide and self._moves > self.active and not self._walking:
             self._share_out()
+            if not self._order:
+                return
         index = heappop(self._order)
         self._run = self._buckets.pop(index)
         self._run.sort(reverse=True)

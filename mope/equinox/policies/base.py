@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from mope.equinox.advice import Advice
 from mope.equinox.state import Account, Job
 from mope.errors import MopeError
 
 Charge = tuple[int, int]
-
-
-class Service(NamedTuple):
-    """What a charge is made of: as foreseen when a request is admitted, as it was when it is settled.
-
-    `head_s` seconds at the head of the client's own queue, `queued_s` all its waiting, `service_s` seconds
-    from admission to the last token, `rate` output tokens per second, `util` share of the hardware in [0, 1].
-    """
-
-    prompt_tokens: int
-    output_tokens: float
-    head_s: float
-    queued_s: float
-    service_s: float
-    rate: float
-    util: float
 
 
 class Refused(MopeError):
@@ -60,12 +43,30 @@ class Policy:
     def accept(self, account: Account, now: float) -> None:
         """Take or refuse a request that arrives; raises `Refused`."""
 
-    def expected_tokens(self, advice: Advice, mean: float | None) -> float:
-        """Output tokens to charge at admission; those made already are charged anyway."""
+    def expected_tokens(self, tokens: float, mean: float | None) -> float:
+        """Output tokens to charge at admission, from those believed in and the client's running mean.
+
+        Tokens made already are charged anyway.
+        """
         return 0.0
 
-    def charge(self, service: Service, weight: float) -> Charge:
-        """What a service adds to the user and the resource counter of a client of `weight`, in grains."""
+    def charge(
+        self,
+        weight: float,
+        prompt_tokens: int,
+        output_tokens: float,
+        head_s: float,
+        queued_s: float,
+        service_s: float,
+        rate: float,
+        util: float,
+    ) -> Charge:
+        """What a service adds to the user and the resource counter of a client of `weight`, in grains.
+
+        As foreseen when a request is admitted, as it was when it is settled: `head_s` seconds at the head of
+        the client's own queue, `queued_s` all its waiting, `service_s` seconds from admission to the last
+        token, `rate` output tokens per second, `util` share of the hardware in [0, 1].
+        """
         return 0, 0
 
     def score(self, user: int, resource: int, head: Job) -> int:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import ClassVar, Literal
 
-from mope.equinox.advice import Advice
 from mope.equinox.counters import (
+    GRAIN,
     felt_at_head,
     felt_since_arrival,
-    grains,
     holistic_score,
     resource_rate,
     resource_work,
@@ -22,7 +21,7 @@ from mope.equinox.counters import (
     user_charge,
     weighted_tokens,
 )
-from mope.equinox.policies.base import Charge, Policy, Service
+from mope.equinox.policies.base import Charge, Policy
 from mope.equinox.state import Job
 from mope.errors import ConfigError
 
@@ -89,31 +88,38 @@ class Equinox(Policy):
         super().__init__(config)
         settings = self.config
         self._a, self._b = score_factors(settings.alpha, settings.beta, settings.n_u, settings.n_r)
+        self._k_in, self._k_out, self._delta = settings.k_in, settings.k_out, settings.delta
+        self._peak = settings.peak_tokens_per_s
+        self._felt_s = felt_at_head if settings.latency == "head" else felt_since_arrival
+        self._resource = resource_rate if settings.resource == "rate" else resource_work
 
     @property
     def oracle(self) -> bool:
         """Whether the forecasts given to it should be the true lengths."""
         return self.config.truth
 
-    def expected_tokens(self, advice: Advice, mean: float | None) -> float:
-        """The forecast, the client's mean or the prior: whichever the advice is from."""
-        return advice.tokens
+    def expected_tokens(self, tokens: float, mean: float | None) -> float:
+        """The forecast, the client's mean or the prior: whichever is believed."""
+        return tokens
 
-    def charge(self, service: Service, weight: float) -> Charge:
+    def charge(
+        self,
+        weight: float,
+        prompt_tokens: int,
+        output_tokens: float,
+        head_s: float,
+        queued_s: float,
+        service_s: float,
+        rate: float,
+        util: float,
+    ) -> Charge:
         """u on the user counter, v on the resource counter."""
-        config = self.config
-        if config.latency == "head":
-            felt_s = felt_at_head(service.head_s, service.service_s)
-        else:
-            felt_s = felt_since_arrival(service.queued_s, service.service_s)
-        tokens = weighted_tokens(service.prompt_tokens, service.output_tokens, config.k_in, config.k_out)
-        user = user_charge(tokens, weight, config.delta, felt_s)
-        if config.resource == "rate":
+        tokens = weighted_tokens(prompt_tokens, output_tokens, self._k_in, self._k_out)
+        user = user_charge(tokens, weight, self._delta, self._felt_s(head_s, queued_s, service_s))
+        if rate > self._peak:
             # One request cannot yield more than the deployment: a finish after no time must not look so.
-            resource = resource_rate(min(service.rate, config.peak_tokens_per_s), service.util, weight)
-        else:
-            resource = resource_work(service.service_s, service.util, weight)
-        return grains(user), grains(resource)
+            rate = self._peak
+        return int(user * GRAIN), int(self._resource(service_s, rate, util, weight) * GRAIN)
 
     def score(self, user: int, resource: int, head: Job) -> int:
         """HF in units of 2**-128."""

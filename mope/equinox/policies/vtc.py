@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import ClassVar, Literal
 
-from mope.equinox.advice import Advice
-from mope.equinox.counters import grains, profiled_cost, weighted_tokens
-from mope.equinox.policies.base import Charge, Policy, Service
+from mope.equinox.counters import GRAIN, profiled_cost, weighted_tokens
+from mope.equinox.policies.base import Charge, Policy
 from mope.equinox.state import Job
 from mope.errors import ConfigError
 
@@ -58,20 +57,30 @@ class Vtc(Policy):
         """Whether the forecasts given to it should be the true lengths."""
         return self.config.predict == "oracle"
 
-    def expected_tokens(self, advice: Advice, mean: float | None) -> float:
+    def expected_tokens(self, tokens: float, mean: float | None) -> float:
         """None when plain; a mean starts at 0, as published."""
         if self.config.predict == "none":
             return 0.0
-        return (mean or 0.0) if self.config.predict == "mean" else advice.tokens
+        return (mean or 0.0) if self.config.predict == "mean" else tokens
 
-    def charge(self, service: Service, weight: float) -> Charge:
+    def charge(
+        self,
+        weight: float,
+        prompt_tokens: int,
+        output_tokens: float,
+        head_s: float,
+        queued_s: float,
+        service_s: float,
+        rate: float,
+        util: float,
+    ) -> Charge:
         """h(n_in, n_out) / w on the user counter."""
         config = self.config
         if config.cost == "tokens":
-            cost = weighted_tokens(service.prompt_tokens, service.output_tokens, config.k_in, config.k_out)
+            cost = weighted_tokens(prompt_tokens, output_tokens, config.k_in, config.k_out)
         else:
-            cost = profiled_cost(service.prompt_tokens, service.output_tokens)
-        return grains(cost / weight), 0
+            cost = profiled_cost(prompt_tokens, output_tokens)
+        return int(cost / weight * GRAIN), 0
 
     def score(self, user: int, resource: int, head: Job) -> int:
         """The counter itself."""
