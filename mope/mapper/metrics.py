@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mope.errors import ConfigError
-from mope.mapper.numbers import Floats, Number, ceil, least, most, where
+from mope.mapper.numbers import Floats, Number, ceil, least, most
 from mope.mapper.parts import Linear
 from mope.mapper.profile import Profile
 from mope.mapper.steps import Layered, Line
@@ -126,7 +126,19 @@ class Mapper:
         return self.others * self.load.context + prompt_tokens + (steps + 1.0) / 2.0
 
     def _line(self, context: Number) -> Line:
-        return self.profile.law.decode(self.others + 1.0, context / (self.others + 1.0))
+        law, batch = self.profile.law, self.others + 1.0
+        mean = context / batch
+        if isinstance(mean, np.ndarray) or self.profile.shape.window:
+            return law.decode(batch, mean)
+        side = isinstance(law, Layered) and mean <= law.attention.turn
+        if side not in self._lines:
+            self._lines[side] = law.decode(batch, mean)
+        return self._lines[side]
+
+    @cached_property
+    def _lines(self) -> dict[bool, Line]:
+        """The line of this batch on both sides of the turn."""
+        return {}
 
     def shares(self, prompt_tokens: Number, output_tokens: Number, times: Times) -> Shares:
         """Utilisation over the life of the requests, whose times are `times`."""
@@ -138,7 +150,8 @@ class Mapper:
         latency = times.latency
         gpu, tp = self.profile.gpu, self.profile.tp
         mfu, mbu = operations / (latency * (tp * gpu.flops_bf16)), moved / (latency * (tp * gpu.bandwidth))
-        return Shares(_share(mfu), _share(mbu), _share(busy / latency))
+        # Fitted efficiencies are means: a single point may lie above them.
+        return Shares(least(mfu, 1.0), least(mbu, 1.0), least(busy / latency, 1.0))
 
     def _bound(self, operations: Number, moved: Number) -> Number:
         """Seconds of the binding resource at the rates that were measured to be reached."""
@@ -194,7 +207,7 @@ class Mapper:
         """Seconds that a prefill adds to the steps of the others that it runs beside."""
         if not self.others:
             return ttft
-        return most(ttft - ceil(prompt_tokens / self._chunk) * self._beside, 0.0 * ttft)
+        return most(ttft - ceil(prompt_tokens / self._chunk) * self._beside, 0.0)
 
     @cached_property
     def _beside(self) -> Number:
@@ -248,11 +261,6 @@ class Mapper:
 def _steps(output_tokens: Number) -> Number:
     """Decode steps: the first token comes with the prefill."""
     return most(output_tokens - 1.0, 0.0)
-
-
-def _share(x: Number) -> Number:
-    """At most 1: fitted efficiencies are means, so that a single point may lie above them."""
-    return where(x < 1.0, x, 1.0)
 
 
 SPANS = ("tpot_s", "latency_s", "tokens_per_s", "gpu_s", "kv_blocks")
