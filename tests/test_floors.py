@@ -58,7 +58,7 @@ TABLE = {
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
-    "mope.bulk": Row("data predictor forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"),
+    "mope.bulk": Row("data predictor mapper forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"),
     "mope.training": Row(
         "data predictor evaluate",
         "numpy torch transformers lightning safetensors tokenizers accelerate rich",

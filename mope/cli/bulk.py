@@ -11,6 +11,7 @@ from mope.errors import ConfigError
 if TYPE_CHECKING:
     from mope.bulk.answers import Maker
     from mope.bulk.run import Options, Summary
+    from mope.mapper.metrics import Load
 
 
 def check_options(file: Path | None, output: Path | None, given: Mapping[str, bool]) -> None:
@@ -28,18 +29,39 @@ def split_columns(columns: str | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in columns.split(",") if name.strip())
 
 
+def bulk_maker(
+    lengths: Maker, hardware: str | None, prices: str | None, price_list: Path | None, load: Load
+) -> Maker:
+    """Lengths that go on to seconds and money."""
+    from mope.bulk.answers import Lengths
+    from mope.bulk.forecasts import Forecasts
+    from mope.mapper.prices import PriceList
+    from mope.mapper.profile import Profile
+
+    if not isinstance(lengths, Lengths):
+        raise ConfigError(
+            "--router-only with --hardware or --prices", "lengths, which the router does not know"
+        )
+    price = None if prices is None else PriceList.load(price_list).price(prices)
+    return Forecasts(lengths, None if hardware is None else Profile.load(hardware), price, load)
+
+
 def predict_bulk(path: Path, output: Path, maker: Maker, options: Options, as_json: bool) -> None:
     """Predict a file with a progress bar, and print what came of it."""
     from mope.bulk.run import predict_file
     from mope.cli.running import progress_bar
 
-    with progress_bar() as bar:
-        task = bar.add_task("predict", total=None, note="")
+    bar = progress_bar()
+    task = bar.add_task("predict", total=None, note="")
 
-        def tell(done: int, rows: int) -> None:
-            bar.update(task, total=rows, completed=done, note=f"{done:,} of {rows:,} rows")
+    def tell(done: int, rows: int) -> None:
+        bar.start()  # not before: what is refused, and the other processes of a launcher, show none
+        bar.update(task, total=rows, completed=done, note=f"{done:,} of {rows:,} rows")
 
+    try:
         summary = predict_file(path, output, maker, options, tell)
+    finally:
+        bar.stop()
     if summary is not None:
         _print_summary(output, summary)
     if summary is not None and as_json:

@@ -33,6 +33,29 @@ def predict(
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="MODEL@[Nx]GPU or a profile's file: adds seconds, utilisation, KV blocks."
+        ),
+    ] = None,
+    prices: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The hosted model whose price is asked: adds money.")
+    ] = None,
+    price_list: Annotated[
+        Path | None, typer.Option(help="JSON with prices of your own; they go before those that ship.")
+    ] = None,
+    usd_per_gpu_hour: Annotated[
+        float | None,
+        typer.Option(min=0, help="Without --prices: what a GPU costs; default: its usual price."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Sequences in the running batch, the request among them.")
+    ] = 1,
+    context: Annotated[float, typer.Option(min=0, help="Tokens of each of the others in that batch.")] = 0,
+    step_tokens: Annotated[
+        int, typer.Option(min=1, help="Chunked prefill: the most tokens in a step.")
+    ] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     output: Annotated[
         Path | None,
@@ -56,11 +79,15 @@ def predict(
     """Forecast how many tokens the answer to a prompt will have.
 
     Without a bundle, the one that ships with mope answers. The range is the calibrated 80 % interval.
+    With --hardware the forecast goes on to TTFT, TPOT, latency, tokens/s, MFU, MBU, GPU use, KV blocks and
+    GPU-seconds, for the request alone or in a running batch; with --prices to money.
     With --output a file of any size is forecast in order, a row for each row, on every GPU of the machine.
     """
     from mope.cli.bulk import check_options
+    from mope.cli.forecasts import make_forecaster, print_forecasts
     from mope.cli.prompts import read_prompts, split_arguments
     from mope.cli.running import forecast_table, parse_mapping, print_json
+    from mope.mapper.metrics import Load
     from mope.predictor.bundle import MoPE
 
     check_options(file, output, {
@@ -68,12 +95,16 @@ def predict(
         "--resume": resume, "--force": force,
     })  # fmt: skip
     source, text = split_arguments(bundle, prompt, file is not None)
+    load = Load(batch, context, step_tokens)
     if file is not None and output is not None:
-        from mope.bulk.answers import Buckets, Lengths
+        from mope.bulk.answers import Buckets, Lengths, Maker
         from mope.bulk.run import Options
-        from mope.cli.bulk import predict_bulk, split_columns
+        from mope.cli.bulk import bulk_maker, predict_bulk, split_columns
 
-        maker = Buckets.of(source) if router_only else Lengths.of(source, backend, threads)
+        whole = hardware is not None or prices is not None
+        maker: Maker = Buckets.of(source) if router_only else Lengths.of(source, backend, threads)
+        if whole:
+            maker = bulk_maker(maker, hardware, prices, price_list, load)
         options = Options(
             split_columns(columns), parse_mapping(mapping), model, max_tokens, processes, resume, force
         )
@@ -81,6 +112,10 @@ def predict(
         return
     requests = read_prompts(text, file, sys.stdin, model, max_tokens, parse_mapping(mapping))
     mope = MoPE.from_pretrained(source, backend=backend, threads=threads)
+    if hardware is not None or prices is not None:
+        made = make_forecaster(mope, hardware, prices, price_list, usd_per_gpu_hour, load)
+        print_forecasts(requests, made, as_json)
+        return
     forecasts = mope.predict(requests)
     if as_json:
         print_json([_plain(request.prompt, f) for request, f in zip(requests, forecasts, strict=True)])

@@ -90,7 +90,7 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
         table.add_column(name, justify="right", no_wrap=True)
     for request, forecast in zip(requests, forecasts, strict=True):
         table.add_row(
-            Text(_shown(request.prompt)),
+            Text(shown(request.prompt)),
             f"{forecast.tokens:.0f}",
             f"{forecast.low:.0f} to {forecast.high:.0f}",
             forecast.bucket,
@@ -99,7 +99,7 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
-def _shown(prompt: str) -> str:
+def shown(prompt: str) -> str:
     """The start of a prompt on one line, without what a terminal would obey or could not print."""
     line = " ".join(prompt[: 4 * SHOWN].split())
     return "".join(char if char.isprintable() else "\ufffd" for char in line)

@@ -1,0 +1,55 @@
+"""Whole forecasts of a file: length, then seconds, utilisation, KV blocks and money, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mope.bulk.answers import Answer, Columns, Lengths, length_columns
+from mope.forecast import Forecaster
+from mope.mapper.metrics import Load
+from mope.mapper.prices import Price
+from mope.mapper.profile import Profile
+from mope.predictor.bundle import MoPE
+from mope.types import Request
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """The columns of `Lengths`, then prompt_tokens and those of `Forecaster.columns`."""
+
+    lengths: Lengths
+    profile: Profile | None
+    price: Price | None
+    load: Load
+
+    @property
+    def gpus(self) -> int:
+        """As for lengths: the mapper needs none."""
+        return self.lengths.gpus
+
+    def settings(self) -> Mapping[str, object]:
+        """Those of lengths, and what they are mapped by."""
+        return {
+            **self.lengths.settings(), "forecast": "whole", "load": asdict(self.load),
+            "hardware": self.profile.to_json() if self.profile else None,
+            "price": {key: str(value) for key, value in asdict(self.price).items()} if self.price else None,
+        }  # fmt: skip
+
+    def open(self) -> Answer:
+        """The bundle's lengths, mapped."""
+        bundle = MoPE.from_pretrained(
+            self.lengths.folder, backend=self.lengths.backend, threads=self.lengths.threads
+        )
+        made = Forecaster(bundle, self.profile, self.price, load=self.load)
+
+        def answer(requests: Sequence[Request]) -> Columns:
+            found = bundle.predict(list(requests))
+            most = np.array([request.max_tokens or np.inf for request in requests], np.float64)
+            bounds = np.array([(item.low, item.tokens, item.high) for item in found], np.float64)
+            lengths = np.minimum(bounds.reshape(-1, 3), most[:, None])
+            return length_columns(found) | made.length_columns(requests, lengths)
+
+        return answer
