@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from mope.errors import ConfigError
+from mope.errors import ConfigError, MopeError
 from mope.extras import require
+
+TIMEOUT = timedelta(hours=12)  # the others wait while the first process reads the whole input once
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,30 @@ class Launched:
     count: int
     state: Any
 
+    def meet(self) -> None:
+        """Go on when all are here."""
+        self.state.wait_for_everyone()
 
-def launched() -> Launched | None:
+    def leave(self) -> None:
+        """No further meeting: from here on, nobody waits for a process in another way than by its shards."""
+        import torch
+
+        torch.distributed.destroy_process_group()
+
+
+def launched(gpus: int) -> Launched | None:
     """This process's place where a launcher started several, with its device bound; else None."""
-    if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if "LOCAL_RANK" not in os.environ or size < 2:
         return None
     require("torch", "predicting in several processes of a launcher")
     from accelerate import PartialState  # type: ignore[import-untyped]
 
-    state = PartialState()
-    return Launched(state.process_index, state.num_processes, state)
+    # Without `cpu` and without a GPU, accelerate takes each process to be alone.
+    state = PartialState(cpu=not gpus, timeout=TIMEOUT)
+    if state.num_processes != size:
+        raise MopeError(f"a launcher started {size} processes, accelerate sees {state.num_processes}")
+    return Launched(state.process_index, size, state)
 
 
 def devices(gpus: int, processes: int | None = None) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def predict_file(
     Memory does not grow with the file. Under `accelerate launch` each process takes its share and only the first
     returns a summary. Raises `BadInput` for what cannot be read, written or resumed.
     """
-    options, start, place = options or Options(), time.monotonic(), launched()
+    options, start, place = options or Options(), time.monotonic(), launched(maker.gpus)
     record.check_output(path, output)
     form_of(output)
     source = open_source(path, mapping=options.mapping, carry=options.columns, size=options.size)
@@ -112,12 +112,13 @@ class Progress:
 
 def _meet(job: Work, place: Launched) -> tuple[Record, list[int]]:
     """The record and this process's shards, once the first process has made the folder."""
-    place.state.wait_for_everyone()
+    place.meet()
     noted = record.read(job.folder)
     assert noted is not None
     todo = [] if noted.errors is not None else _missing(job, noted, place.index, place.count)
     # Until all have looked, nobody takes the folder away.
-    place.state.wait_for_everyone()
+    place.meet()
+    place.leave()
     return noted, todo
 
 
