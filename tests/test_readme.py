@@ -28,7 +28,7 @@ def test_every_command_and_preset_exists():
     from mope.cli import COMMANDS
     from mope.training.recipe import presets
 
-    assert set(re.findall(r"^    mope (\w+)", README, re.MULTILINE)) <= set(COMMANDS)
+    assert set(re.findall(r"^    mope ([\w-]+)", README, re.MULTILINE)) <= set(COMMANDS)
     assert set(re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE)) == set(presets())
 
 
