@@ -71,12 +71,16 @@ class Lengths:
 
     def open(self) -> Answer:
         """The bundle's own forecast."""
+        bundle = self.load()
+        return lambda requests: length_columns(bundle.predict(list(requests)))
+
+    def load(self) -> MoPE:
+        """The bundle, on its threads."""
         if self.backend == "torch":
             import torch
 
             torch.set_num_threads(self.threads)  # else every process takes every core
-        bundle = MoPE.from_pretrained(self.folder, backend=self.backend, threads=self.threads)
-        return lambda requests: length_columns(bundle.predict(list(requests)))
+        return MoPE.from_pretrained(self.folder, backend=self.backend, threads=self.threads)
 
 
 @dataclass(frozen=True)
