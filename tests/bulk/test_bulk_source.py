@@ -51,8 +51,8 @@ def test_every_line_of_jsonl_is_a_row(tmp_path: Path):
         assert source.count() == len(found) == 13  # blank lines are no rows
         assert [r if isinstance(r, str) else r.prompt for r in found] == [
             "one", "not JSON", "row is not an object", "row is not an object", "not UTF-8", "empty prompt",
-            "no prompt", "max_tokens is negative", "not text", "c", "a chat that ends with assistant", "prompt is binary",
-            "three",
+            "no prompt", "max_tokens is negative", "not text", "c", "a chat that ends with assistant",
+            "prompt is binary", "three",
         ]  # fmt: skip
 
 
@@ -141,7 +141,8 @@ def test_a_file_that_became_shorter(tmp_path: Path):
     [
         ("none.jsonl", None, "no file"), ("in.txt", b"a", r"\.parquet, \.jsonl"), ("in.jsonl", b"", "no rows"),
         ("in.jsonl", b'{"text": "a"}', r"columns text.*--map prompt=COLUMN"),
-        ("in.parquet", b"PAR1", "cannot be read"), ("in.jsonl.gz", b"no gzip", "cannot be read"), ("in.csv", b"prompt\n\xff", "cannot be read"),
+        ("in.parquet", b"PAR1", "cannot be read"), ("in.jsonl.gz", b"no gzip", "cannot be read"),
+        ("in.csv", b"prompt\n\xff", "cannot be read"),
         ("in.json", b'[{"prompt": "a"},', "cannot be read"),
     ],
 )  # fmt: skip
