@@ -28,7 +28,7 @@ class AdmissionConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.bypass_limit < 0 or not self.bypass_s >= 0:
+        if self.bypass_limit < 0 or not (isfinite(self.bypass_s) and self.bypass_s >= 0):
             raise ConfigError(f"admission: {self}", "bypass_limit and bypass_s from 0")
         if not (isfinite(self.outrun) and self.outrun > 1):
             raise ConfigError(f"admission: outrun={self.outrun}", "a finite number above 1")

@@ -146,7 +146,8 @@ class Steps:
             if admission.fits(head, head.reserve, capacity, alone):
                 found = head
                 break
-            head.stuck = alone and admission.never(head, capacity)
+            if alone:
+                head.stuck = admission.never(head, capacity)
             if admission.holds(head, now):
                 break
             self.passed.append(account)
@@ -213,6 +214,9 @@ class Steps:
         if job.running:
             self.admission.growth -= job.reserve - job.prompt_tokens - job.served
             job.ran_s += now - job.admitted_s
+        else:  # it finished all the same, after it was said to be preempted
+            job.waited_s += now - job.head_s if job.account.head is job else 0.0
+            job.head_s, job.queued_s = now, now - job.submitted_s - job.ran_s
         service_s, rate, util = job.ran_s, 0.0, job.util
         if usage is not None:
             self._learn(job, usage)
