@@ -56,9 +56,10 @@ _NO_HISTORY = [MISSING] * len(CONTEXT[2:])
 _DIGITS = b"0123456789"
 _UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HIGH = bytes(range(128, 256))
-_NUMBER = re.compile(
-    r"(?<![\w.])(\d{1,5})(?:[- ]{0,2}(word|sent|para|page|line|item|char|point|bullet|min))?"
-)
+# The digit comes first and what may not stand before it is looked up then: twice as fast as the other way round.
+_NUMBER = re.compile(r"\d(?<![\w.]\d)\d{0,4}")
+_UNIT = re.compile(r"[- ]{0,2}(word|sent|para|page|line|item|char|point|bullet|min)")
+_UNIT_CHARS = 16
 _UNIT_TOKENS = {"word": 1.3, "char": 0.25, "line": 12.0, "sent": 25.0, "item": 25.0, "point": 30.0,
                 "bullet": 30.0, "para": 100.0, "page": 500.0, "min": 180.0}  # fmt: skip
 
@@ -91,7 +92,7 @@ def _surface(values: list[float], prompt: str, found: list[bytes]) -> None:
         count("[") + count("{") + count("<"),
         1.0 - undigited / size, 1.0 - len(raw.translate(None, _UPPER)) / size,
         0.0 if text.isascii() else 1.0 - len(raw.translate(None, _HIGH)) / size,
-        _ending(text), *(_number(text.lower()) if undigited < len(raw) else (MISSING, MISSING)),
+        _ending(text), *(_number(text) if undigited < len(raw) else (MISSING, MISSING)),
     )  # fmt: skip
     flags = [0.0] * len(KEYWORDS)
     for word in _ALL_FLAGS.intersection(found):
@@ -107,13 +108,14 @@ def _ending(text: str) -> float:
     return ENDINGS.get(last, 9.0) if last else 0.0
 
 
-def _number(low: str) -> tuple[float, float]:
+def _number(text: str) -> tuple[float, float]:
     """The first number named, and the tokens its unit asks for ("200 words"); NaN where there is none."""
-    match = _NUMBER.search(low)
+    match = _NUMBER.search(text)
     if match is None:
         return MISSING, MISSING
-    number, unit = match.groups()
-    return float(number), float(number) * _UNIT_TOKENS[unit] if unit else MISSING
+    number, end = float(match.group()), match.end()
+    unit = _UNIT.match(text[end : end + _UNIT_CHARS].lower())
+    return number, number * _UNIT_TOKENS[unit.group(1)] if unit else MISSING
 
 
 def _context(values: list[float], request: Request) -> None:
@@ -157,11 +159,14 @@ def _prompts(values: list[float], prompt: str, history: History) -> None:
         return
     own = set(prompt[:SEEN_CHARS].split())
     size = len(own)
-    best, answer = -1.0, -1
-    for back in range(-1, -min(len(prompts), SEEN_PROMPTS) - 1, -1):
-        other = prompts[back][:SEEN_CHARS].split()
+    best, answer, back = 0.0, -1, 0
+    for earlier in prompts[: -SEEN_PROMPTS - 1 : -1]:
+        back -= 1
+        other = earlier[:SEEN_CHARS].split()
+        if own.isdisjoint(other):
+            continue
         shared = len(own.intersection(other))
-        share = shared / (size + len(other) - shared or 1)
+        share = shared / (size + len(other) - shared)
         if share > best:
             best, answer = share, back
     # Both end at the newest, and a history may keep more lengths than prompts. With fewer, some have none.
