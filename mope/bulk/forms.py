@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mope.bulk.shard import ERROR, ROW, Shard
-from mope.errors import ConfigError
+from mope.errors import ConfigError, MopeError
 from mope.extras import require
 
 
@@ -49,10 +49,18 @@ def form_of(output: Path) -> Form:
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """A name beside `path`, renamed to it when the block ends well; the folder must be there already."""
+    """A name beside `path`, renamed to it when the block ends well; the folder must be there already.
+
+    Raises `MopeError` where the disk does not take it.
+    """
     name = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield name
-    os.replace(name, path)
+    try:
+        yield name
+        os.replace(name, path)
+    except OSError as error:
+        raise MopeError(
+            f"{path} cannot be written ({error.strerror or error}); what was finished is kept: go on with --resume"
+        ) from error
 
 
 class Jsonl:

@@ -63,7 +63,12 @@ def open_folder(job: Work, resume: bool, force: bool) -> Iterator[Record]:
             "go on with --resume, or start over with --force",
         )
     left = folder.exists()
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"folder {str(folder)!r} ({error.strerror})", "a place beside the output for finished shards"
+        ) from None
     with _locked(folder):
         old = read(folder) if resume else None
         if job.output.exists() and not force and not (old and old.errors is not None):

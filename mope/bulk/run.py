@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mope.bulk import record
 from mope.bulk.answers import Maker
-from mope.bulk.forms import form_of
+from mope.bulk.forms import form_of, partial
 from mope.bulk.places import Launched, devices, launched
 from mope.bulk.record import Record
 from mope.bulk.shard import check_names, checked
@@ -139,7 +139,8 @@ def _wait_for_others(job: Work, noted: Record, progress: Progress) -> None:
 def _merge(job: Work, noted: Record) -> Record:
     """All shards as one file inside the folder; only then the record says that it is whole."""
     shards = [job.shard(number) for number in range(noted.shards)]
-    errors = form_of(job.output).merge(shards, _whole(job))
+    with partial(_whole(job)) as name:
+        errors = form_of(job.output).merge(shards, name)
     noted = replace(noted, errors=dict(errors.most_common()))
     record.write(job.folder, noted)
     return noted

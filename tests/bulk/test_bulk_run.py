@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,7 +99,18 @@ def die(prompts: Path, output: Path, point: str, processes: int = 1) -> None:
 
 @pytest.mark.parametrize(
     "point",
-    ["answer1", "answer5", "rename1", "rename4", "merged", "rename10", "rename11", "placed", "removing"],
+    [
+        "answer1",
+        "answer5",
+        "rename1",
+        "rename4",
+        "merged",
+        "rename10",
+        "rename11",
+        "rename12",
+        "placed",
+        "removing",
+    ],
 )
 def test_after_a_kill_the_rest_makes_the_same_bytes(point: str, prompts: Path, tmp_path: Path):
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -121,6 +133,31 @@ def test_parquet_too_is_the_same_after_a_kill(prompts: Path, tmp_path: Path):
     die(prompts, output, "answer4")
     assert predict(prompts, output, options=replace(EIGHT, resume=True)).resumed == 24
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output, replace_file, calls = tmp_path / "out.jsonl", os.replace, 0
+
+    def full(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise OSError(28, "No space left on device")
+        replace_file(*args)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(MopeError, match=r"cannot be written \(No space left on device\).*--resume"):
+        predict_file(prompts, output, Exact(), EIGHT)
+    assert predict(prompts, output, options=replace(EIGHT, resume=True)).resumed == 24
+    assert read(output) == expected(prompts)
+
+
+def test_a_file_where_the_shards_belong(prompts: Path, tmp_path: Path):
+    record.folder_of(tmp_path / "out.jsonl").write_text("mine")
+    with pytest.raises(BadInput, match=r"out\.jsonl\.parts.*beside the output"):
+        predict_file(prompts, tmp_path / "out.jsonl", Exact(), replace(EIGHT, resume=True))
 
 
 def alive(pid: int) -> bool:
