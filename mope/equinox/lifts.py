@@ -31,15 +31,21 @@ def _remember(account: Account, user: int, resource: int) -> None:
     lifts.append(room)
 
 
-def apply(job: Job, user: int, resource: int) -> None:
-    """Make (user, resource) the charge of `job`, in grains, in place of what it was charged so far."""
+def apply(job: Job, user: int, resource: int, metered: bool) -> None:
+    """Make (user, resource) the charge of `job`, in grains, in place of what it was charged so far.
+
+    `metered`: more is for service rendered now, after all lifts, so it counts in full; only a refund passes
+    through them.
+    """
     account = job.account
     more_user, more_resource = user - job.user, resource - job.resource
     job.user, job.resource = user, resource
     if account.lifts and job.running:
         for room in _later(account, job):
-            more_user, room.user = _through(room.user, more_user)
-            more_resource, room.resource = _through(room.resource, more_resource)
+            if more_user < 0 or not metered:
+                more_user, room.user = _through(room.user, more_user)
+            if more_resource < 0 or not metered:
+                more_resource, room.resource = _through(room.resource, more_resource)
     account.user += more_user
     account.resource += more_resource
 

@@ -230,7 +230,7 @@ class Steps:
             rate = job.served / service_s if service_s else job.rate
         job.counted = job.served
         if usage is None and not job.served:
-            lifts.apply(job, 0, 0)
+            lifts.apply(job, 0, 0, self.policy.metered)
         else:
             self._charge(job, service_s, rate, util)
         if job.running:
@@ -258,7 +258,7 @@ class Steps:
             account.weight, job.prompt_tokens, job.counted, job.waited_s, job.queued_s, service_s, rate, util
         )
         if account.lifts:
-            lifts.apply(job, user, resource)
+            lifts.apply(job, user, resource, self.policy.metered)
             return
         account.user += user - job.user
         account.resource += resource - job.resource

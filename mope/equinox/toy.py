@@ -45,6 +45,8 @@ class ToyEngine:
         self.scheduler = scheduler
         self.pool, self.slots, self.step_s = pool, slots, step_s
         self.foresee, self.k_in, self.k_out = foresee, k_in, k_out
+        self.report = True  # whether tokens are reported as they come
+        self.requests: dict[str, Request] = {}
         self.truth: dict[str, int] = {}
         self.made: dict[str, int] = {}
         self.running: dict[str, Request] = {}
@@ -59,6 +61,7 @@ class ToyEngine:
 
     def send(self, request: Request, output_tokens: int) -> None:
         """A client sends a request whose answer will be `output_tokens` long."""
+        self.requests[request.id] = request
         self.truth[request.id] = output_tokens
         self.made[request.id] = 0
         self.scheduler.submit(request, self.now, self.foresee(request, output_tokens))
@@ -76,7 +79,7 @@ class ToyEngine:
         for request in list(self.running.values()):
             self._decode(request)
         while self.free().kv_tokens < 0 and len(self.running) > 1:
-            self._preempt(next(reversed(self.running)))
+            self.preempt(next(reversed(self.running)))
         return admitted
 
     def run(self, steps: int) -> None:
@@ -101,10 +104,11 @@ class ToyEngine:
             del self.running[request.id]
             self.scheduler.finish(request.id, Usage(made), self.now)
             self.log.append((self.step, "finish", request.id))
-        else:
+        elif self.report:
             self.scheduler.progress(request.id, made, self.now)
 
-    def _preempt(self, request_id: str) -> None:
+    def preempt(self, request_id: str) -> None:
+        """Put a running request back."""
         del self.running[request_id]
         self.scheduler.requeue(request_id, self.now)
         self.log.append((self.step, "requeue", request_id))

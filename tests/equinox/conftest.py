@@ -142,7 +142,12 @@ class Play:
         if (request_id := self.any_running()) is not None:
             made = self.rng.randrange(0, self.truth[request_id] + 1)
             self.scheduler.progress(request_id, made, self.now)
-            self.served[request_id] = max(self.served[request_id], made)
+            self.know(request_id, made)
+
+    def know(self, request_id: str, made: int) -> None:
+        more = max(made - self.served[request_id], 0)
+        self.served[request_id] += more
+        self.tell("progress", request_id, more=more)
 
     def usage(self, request_id: str) -> Usage:
         rng, truth = self.rng, self.truth[request_id]
@@ -162,7 +167,7 @@ class Play:
 
     def end(self, request_id: str) -> None:
         usage = self.usage(request_id)
-        self.served[request_id] = self.truth[request_id]
+        self.know(request_id, self.truth[request_id])
         self.tell("finish", request_id, usage=usage)
         self.scheduler.finish(request_id, usage, self.now)
         self.leave(request_id, "finished")

@@ -21,7 +21,7 @@ seeds = st.integers(0, 2**32)
 lengths = st.integers(1, 100)
 WEIGHTS = {"c0": 1.0, "c1": 3.0, "c2": 0.1, "c3": 2**0.5}
 POLICIES = [
-    "vtc", "vtc:mean", "vtc:forecast", "vtc:forecast,cost=profiled", "equinox", "equinox:latency=arrival",
+    "vtc:mean", "vtc:forecast", "vtc:forecast,cost=profiled", "equinox", "equinox:latency=arrival",
     "equinox:resource=work,normaliser=unit",
 ]  # fmt: skip
 
@@ -139,6 +139,39 @@ class RequeueBook(Book):
 
     def on_requeued(self, request_id: str) -> None:
         self.pending = None
+
+
+class Meter(RequeueBook):
+    """Plain VTC: the prompt at admission, each token when it is known of."""
+
+    def on_admit(self, request_id: str) -> None:
+        if not self.world.served[request_id]:
+            super().on_admit(request_id)
+            request = self.world.requests[request_id]
+            self.place[request_id][1] = request.prompt_tokens / WEIGHTS[request.client]
+
+    def on_progress(self, request_id: str, more: int) -> None:
+        client = self.account(request_id)
+        self.terms[client].append(("charge", 2 * more / WEIGHTS[client], 0.0))
+
+    def settle(self, request_id: str, usage: Usage | None) -> None:
+        request, term = self.world.requests[request_id], self.place[request_id]
+        if usage is None and not self.world.served[request_id]:
+            term[1] = 0.0
+        elif not term[1]:  # it finished after it was said to be preempted and was refunded
+            self.terms[request.client].append(("charge", request.prompt_tokens / WEIGHTS[request.client], 0.0))
+
+
+@worlds
+@given(seeds, lengths)
+def test_a_metered_counter_is_the_sum_of_what_was_served(play, seed, length):
+    world = play(FairScheduler("vtc", weights=WEIGHTS), seed)
+    world.usage = lambda request_id: Usage(world.truth[request_id])
+    world.watchers.append(book := Meter(world))
+    world.play(length)
+    check(world, book, set())
+    world.drain()
+    check(world, book, set())
 
 
 @worlds

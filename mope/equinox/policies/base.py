@@ -40,6 +40,11 @@ class Policy:
         """Whether the forecasts given to it should be the true lengths."""
         return False
 
+    @property
+    def metered(self) -> bool:
+        """Whether output is charged as it comes rather than foreseen; then a lift never undoes it."""
+        return False
+
     def accept(self, account: Account, now: float) -> None:
         """Take or refuse a request that arrives; raises `Refused`."""
 

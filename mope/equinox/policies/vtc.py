@@ -57,6 +57,11 @@ class Vtc(Policy):
         """Whether the forecasts given to it should be the true lengths."""
         return self.config.predict == "oracle"
 
+    @property
+    def metered(self) -> bool:
+        """Whether output is charged as it comes: plain VTC."""
+        return self.config.predict == "none"
+
     def expected_tokens(self, tokens: float, mean: float | None) -> float:
         """None when plain; a mean starts at 0, as published."""
         if self.config.predict == "none":
