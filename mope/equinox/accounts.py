@@ -54,6 +54,8 @@ class Accounts:
         level = first or self.last_left
         if self._policy.lifts and level is not None and level is not account:
             lift(account, level.user, level.resource)
+        if self.last_left is not None and self.last_left.name == account.name:
+            self.last_left = account  # it was dropped and is back
 
     def rest(self, account: Account) -> bool:
         """Note that an account has become idle; says whether it is time to sweep."""

@@ -80,9 +80,9 @@ def _load(cls: type[S], snapshot: Mapping[str, Any], policy: Policy | None) -> S
     accounts.idle = {name: accounts.by_name[name] for name in snapshot["idle"]}
     if (last := snapshot["last_left"]) is not None:
         accounts.last_left = accounts.by_name.get(last["name"]) or _to_account(last)
-    accounts.sweep_at = snapshot["sweep_at"]
+    accounts.sweep_at = int(snapshot["sweep_at"])
     accounts.dropped = array("d", snapshot["dropped"])
-    scheduler.number = snapshot["number"]
+    scheduler.number = int(snapshot["number"])
     scheduler.now, scheduler.pin_s = _infinite(snapshot["now"]), _infinite(snapshot["pin_s"])
     for values in snapshot["jobs"]:
         job = _to_job(values, accounts.by_name[values["account"]])
@@ -160,4 +160,4 @@ def _finite(value: float) -> float | None:
 
 
 def _infinite(value: float | None) -> float:
-    return float("-inf") if value is None else value
+    return float("-inf") if value is None else float(value)

@@ -76,6 +76,8 @@ class Steps:
         if head is None:
             self.turns.active -= 1
             self.accounts.last_left = account
+            if account in self.passed:
+                self.passed.remove(account)
         else:
             self.lead(head, now)
 
@@ -182,8 +184,10 @@ class Steps:
             account.score = self.policy.score(account.user, account.resource, job)
         if account.bypassed:
             self.admission.caught_up(account)
-        for other in passed:
-            self.admission.passed(other, account, now)
+        if passed:
+            self.passed = []
+            for other in passed:
+                self.admission.passed(other, account, now)
 
     def _ahead(self, account: Account) -> list[Account]:
         """Whose head an engine's own choice of `account` goes ahead of; only the first is counted."""

@@ -159,7 +159,9 @@ class Meter(RequeueBook):
         if usage is None and not self.world.served[request_id]:
             term[1] = 0.0
         elif not term[1]:  # it finished after it was said to be preempted and was refunded
-            self.terms[request.client].append(("charge", request.prompt_tokens / WEIGHTS[request.client], 0.0))
+            self.terms[request.client].append(
+                ("charge", request.prompt_tokens / WEIGHTS[request.client], 0.0)
+            )
 
 
 @worlds
