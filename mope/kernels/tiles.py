@@ -1,0 +1,47 @@
+"""Which tile a launch takes: looked up in tiles.json by architecture, operation, type and number of tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one launch is cut: `m` x `n` results a block, `k` at a time.
+
+    `split` blocks share the sum over K of one tile. `persist` starts as many blocks as the card has multiprocessors
+    and lets each take several tiles; `tma` loads through tensor descriptors (Hopper and later).
+    """
+
+    m: int
+    n: int
+    k: int
+    warps: int = 4
+    stages: int = 3
+    split: int = 1
+    persist: bool = False
+    tma: bool = False
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """tiles.json: architecture -> operation -> rows of [largest number of tokens, tile]; "why" says where from."""
+    read: Mapping[str, Any] = json.loads((files("mope.kernels") / "tiles.json").read_text())
+    return read
+
+
+@cache
+def pick(arch: str, op: str, tokens: int, wide: bool = False) -> Tile:
+    """The tile of an operation for up to `tokens` tokens; `wide` is FP32, which needs twice the room.
+
+    A card that the table does not know takes the "other" rows, which fit all of them.
+    """
+    known = table()
+    rows = known.get(arch, known["other"]).get(f"{op} fp32" if wide else op) or known["other"][op]
+    chosen = next((row for most, row in rows if most is None or tokens <= most), rows[-1][1])
+    return Tile(**chosen)
