@@ -55,10 +55,13 @@ TABLE = {
     "mope.fit_plots": Row("mapper", "numpy", "matplotlib"),
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
+    "mope.bench_scheduler": Row("equinox"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
-    "mope.bulk": Row("data predictor mapper forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"),
+    "mope.bulk": Row(
+        "data predictor mapper forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"
+    ),
     "mope.training": Row(
         "data predictor evaluate",
         "numpy torch transformers lightning safetensors tokenizers accelerate rich",
@@ -69,7 +72,10 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench bench_mapper bulk cost server training export serving_adapters", "typer", "numpy rich", lazy=True
+        f"{BELOW} bench bench_mapper bench_scheduler bulk cost server training export serving_adapters",
+        "typer",
+        "numpy rich",
+        lazy=True,
     ),
 }
 

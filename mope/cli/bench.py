@@ -17,12 +17,16 @@ class What(str, Enum):
 
     predictor = "predictor"
     mapper = "mapper"
+    scheduler = "scheduler"
 
 
 def bench(
     what: Annotated[
         What,
-        typer.Argument(help="predictor: router, forecasts, cold start. mapper: tokens to seconds and money."),
+        typer.Argument(
+            help="predictor: router, forecasts, cold start. mapper: tokens to seconds and money. "
+            "scheduler: submit, next and finish by number of clients."
+        ),
     ] = What.predictor,
     bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
     data: Annotated[
@@ -31,21 +35,29 @@ def bench(
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 100,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="scheduler: active clients; default: 100, 10,000, 1,000,000."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time a hot path on this machine: look at load_1m before believing a number."""
     from mope.bench import machine
     from mope.cli.running import print_json
-    from mope.predictor.bundle import MoPE
 
-    loaded = MoPE.from_pretrained(bundle or None, backend=backend, threads=threads)
     numbers: dict[str, object] = dict(machine())
-    if what is What.predictor:
-        numbers |= _predictor(loaded, bundle or None, data, repeats)
+    if what is What.scheduler:
+        numbers |= _scheduler(clients, repeats)
     else:
-        from mope.bench_mapper import mapper_latency
+        from mope.predictor.bundle import MoPE
 
-        numbers |= mapper_latency(loaded, repeats=repeats)
+        loaded = MoPE.from_pretrained(bundle or None, backend=backend, threads=threads)
+        if what is What.predictor:
+            numbers |= _predictor(loaded, bundle or None, data, repeats)
+        else:
+            from mope.bench_mapper import mapper_latency
+
+            numbers |= mapper_latency(loaded, repeats=repeats)
     if as_json:
         print_json(numbers)
     else:
@@ -77,6 +89,13 @@ def _predictor(
             f"{routing}_{k}": v for k, v in predictor_latency(loaded, requests, repeats=repeats).items()
         }
     return numbers | {"default_routing": default, **cold_start(source)}
+
+
+def _scheduler(clients: Sequence[int] | None, repeats: int) -> dict[str, float]:
+    """Time a cycle and memory a client, policies and plain queues side by side."""
+    from mope.bench_scheduler import CLIENTS, scheduler_latency, scheduler_memory
+
+    return scheduler_latency(clients or CLIENTS, repeats=repeats) | scheduler_memory()
 
 
 def _print(numbers: Mapping[str, object]) -> None:
