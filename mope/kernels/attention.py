@@ -84,7 +84,8 @@ def attention(qkv: Tensor, cu: Tensor, heads: int, longest: int) -> Tensor:
     assert cu.dtype == torch.int32
     out = launch.empty((len(qkv), width), qkv)
     tile = pick(launch.architecture(qkv.device), "attention", longest, qkv.dtype == torch.float32)
-    attention_kernel[(heads, launch.ceil_div(longest, tile.m), len(cu) - 1)](
+    launch.run(
+        attention_kernel, (heads, launch.ceil_div(longest, tile.m), len(cu) - 1),
         qkv, cu, out, SCALE=LOG2_E * size**-0.5, HEADS=heads, HEAD=size,
         HEAD_UP=max(16, triton.next_power_of_2(size)), BLOCK_M=tile.m, BLOCK_N=tile.n,
         num_warps=tile.warps, num_stages=tile.stages, **launch.multiply_mode(qkv),

@@ -66,7 +66,8 @@ def embed(
     experts, vocab, width = tables.words.shape
     tokens = capacity or len(ids)
     y = launch.empty((tokens, width), tables.words)
-    embedding_kernel[(tokens,)](
+    launch.run(
+        embedding_kernel, (tokens,),
         ids, segments, places, tables.words, tables.places, tables.segments, tables.affine.gamma,
         tables.affine.beta, offsets, rows, y, VOCAB=vocab, LENGTH=tables.places.shape[1],
         SEGMENTS=tables.segments.shape[1], WIDTH=width, WIDTH_UP=triton.next_power_of_2(width),

@@ -85,14 +85,15 @@ def head_kernel(
         mean = tl.zeros((WIDTH_UP,), dtype=tl.float32)
         first = tl.zeros((WIDTH_UP,), dtype=tl.float32)
         for token in range(start, end, TOKENS):
-            each = token + tl.arange(0, TOKENS)
-            inside = each < end
-            each = tl.minimum(each, end - 1).to(tl.int64)
-            middle, scale = row_norm(norm, each, WIDTH, NORM_TILE, EPS)
-            value = tl.load(x + each[:, None] * WIDTH + col[None, :], mask=real[None, :], other=0.0)
+            each = token - start + tl.arange(0, TOKENS)
+            inside = each < end - start
+            each = tl.minimum(each, end - start - 1)
+            middle, scale = row_norm(norm, start.to(tl.int64), each, WIDTH, NORM_TILE, EPS)
+            at = x + start.to(tl.int64) * WIDTH + (each[:, None] * WIDTH + col[None, :])
+            value = tl.load(at, mask=real[None, :], other=0.0)
             value = (value.to(tl.float32) - middle[:, None]) * scale[:, None]
             mean += tl.sum(tl.where(inside[:, None], value, 0.0), axis=0)
-            first += tl.sum(tl.where((each == start)[:, None] & inside[:, None], value, 0.0), axis=0)
+            first += tl.sum(tl.where((each == 0)[:, None] & inside[:, None], value, 0.0), axis=0)
         g = tl.load(gamma + e * WIDTH + col, mask=real, other=0.0)
         b = tl.load(beta + e * WIDTH + col, mask=real, other=0.0)
         mean = mean / (end - start) * g + b
@@ -169,7 +170,8 @@ def head(x: Tensor, norm: Moments, cu: Tensor, rows: HeadRows, weights: HeadWeig
     partial = launch.empty((count, PARTS, outputs_up), x, torch.float32)
     arrived = launch.counters(x.device)[:count]
     w = weights
-    head_kernel[(count, PARTS)](
+    launch.run(
+        head_kernel, (count, PARTS),
         x, norm.values, cu, w.affine.gamma, w.affine.beta, rows.sequence, rows.expert, rows.source, rows.features,
         rows.model, w.mean, w.scale, w.facts1, w.b_facts1, w.facts2, w.b_facts2, w.models, w.mix, w.b_mix, w.out,
         w.b_out, w.rising, partial, arrived, out,

@@ -72,21 +72,25 @@ def linear_kernel(
         wide_expert = expert.to(tl.int64)
 
         # Rows and columns past the end are read twice rather than masked: they are not stored.
-        row = first + tl.arange(0, BLOCK_M)
-        inside = row < end
-        row = tl.minimum(row, end - 1).to(tl.int64)
-        take = row
-        if rows is not None:
-            take = tl.load(rows + row).to(tl.int64)
-        col = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-        real = col < N
-        col = tl.minimum(col, N - 1)
-        from_row = row
-        if residual is None:
-            from_row = take
+        start = first.to(tl.int64)
+        place = tl.arange(0, BLOCK_M)
+        inside = place < end - first
+        near = tl.minimum(place, end - first - 1)
+        take = near
+        if rows is None:
+            base = start
+        else:
+            base = tl.zeros((), dtype=tl.int64)
+            take = tl.load(rows + start + near)
+        along = tl.arange(0, BLOCK_N)
+        real = along < N - tile_n * BLOCK_N
+        column = tl.minimum(tile_n * BLOCK_N + along, N - 1)
         inner = tl.arange(0, BLOCK_K)
-        x_at = x + from_row[:, None] * K + inner[None, :]
-        w_at = w + (wide_expert * N + col)[None, :] * K + inner[:, None]
+        if residual is None:
+            x_at = x + base * K + (take[:, None] * K + inner[None, :])
+        else:
+            x_at = x + start * K + (near[:, None] * K + inner[None, :])
+        w_at = w + wide_expert * (N * K) + (column[None, :] * K + inner[:, None])
 
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
         for step in range(0, SLICE, BLOCK_K):
@@ -119,29 +123,36 @@ def linear_kernel(
                     total += tl.load(slot + other * (BLOCK_M * BLOCK_N), cache_modifier=".cg")
                 tl.store(arrived + tile, 0)
         if last:
-            at = wide_expert * N + col
+            at = wide_expert * N + column
             if norm is not None:
-                mean, scale = row_norm(norm, take, N if residual is not None else K, NORM_TILE, EPS)
+                WIDTH: tl.constexpr = N if residual is not None else K
+                mean, scale = row_norm(norm, base, take, WIDTH, NORM_TILE, EPS)
             if sums is not None:
                 total = (total - mean[:, None] * tl.load(sums + at)[None, :]) * scale[:, None]
             total += tl.load(bias + at)[None, :]
             if GELU:
                 total = erf_gelu(total)
+            # Unlike the clamped ones, these addresses differ by constants, which saves 100 registers.
+            corner = start * N + tile_n * BLOCK_N
+            cell = place[:, None] * N + along[None, :]
+            kept = inside[:, None] & real[None, :]
             if residual is not None:
-                added = tl.load(residual + take[:, None] * N + col[None, :]).to(tl.float32)
+                if rows is None:
+                    added = tl.load(residual + corner + cell, mask=kept, other=0.0).to(tl.float32)
+                else:
+                    added = tl.load(residual + take.to(tl.int64)[:, None] * N + column[None, :]).to(tl.float32)
                 if norm is not None:
                     added = (added - mean[:, None]) * scale[:, None]
                     added = added * tl.load(gamma + at)[None, :] + tl.load(beta + at)[None, :]
                 total += added
             stored = total.to(y.dtype.element_ty)
-            kept = inside[:, None] & real[None, :]
-            tl.store(y + row[:, None] * N + col[None, :], stored, mask=kept)
+            tl.store(y + corner + cell, stored, mask=kept)
             if moments is not None:
                 value = stored.to(tl.float32)
                 many = tl.minimum(N - tile_n * BLOCK_N, BLOCK_N).to(tl.float32)
                 middle = tl.sum(tl.where(real[None, :], value, 0.0), axis=1) / many
                 away = tl.where(real[None, :], value - middle[:, None], 0.0)
-                slot_m = moments + (row * TILES_N + tile_n) * 2
+                slot_m = moments + (start * TILES_N + tile_n) * 2 + place * (2 * TILES_N)
                 tl.store(slot_m, middle, mask=inside)
                 tl.store(slot_m + 1, tl.sum(away * away, axis=1), mask=inside)
 
@@ -166,7 +177,8 @@ def _launch(
         arrived = launch.counters(x.device)[:most]
     blocks = min(most * split, launch.processors(x.device)) if tile.persist else most * split
     described = tile.tma and k % (16 // x.element_size()) == 0
-    linear_kernel[(blocks,)](
+    launch.run(
+        linear_kernel, (blocks,),
         x, _describe(x, tile.m, tile.k) if described and (rows is None or residual is not None) else None,
         dense.weight, _describe(dense.weight.view(-1, k), tile.n, tile.k) if described else None,
         dense.bias, None if residual is not None or norm is None else dense.sums, offsets, rows,

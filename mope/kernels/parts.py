@@ -24,7 +24,8 @@ def erf_gelu(x):
 @triton.jit
 def row_norm(
     moments,  # [T, P, 2]
-    rows,  # [M] int64
+    base,  # int64: the row that `rows` count from
+    rows,  # [M]
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     EPS: tl.constexpr,
@@ -34,7 +35,7 @@ def row_norm(
     PARTS_UP: tl.constexpr = triton.next_power_of_2(PARTS)
     part = tl.arange(0, PARTS_UP)
     count = tl.maximum(tl.minimum(WIDTH - part * TILE, TILE), 0).to(tl.float32)
-    at = moments + (rows[:, None] * PARTS + part[None, :]) * 2
+    at = moments + base * (2 * PARTS) + (rows[:, None] * PARTS + part[None, :]) * 2
     known = (rows[:, None] >= 0) & (part[None, :] < PARTS)
     means = tl.load(at, mask=known, other=0.0)
     squares = tl.load(at + 1, mask=known, other=0.0)

@@ -104,7 +104,8 @@ def route(
     rows, cu_out, offsets, sequence, expert = (
         launch.empty((size,), text) for size in (capacity, batch + 1, experts + 1, batch, batch)
     )
-    route_kernel[(batch,)](
+    launch.run(
+        route_kernel, (batch,),
         scores, lexical, text, cu, chances, rows, cu_out, offsets, sequence, expert,
         B=batch, B_UP=triton.next_power_of_2(batch), Q=outputs, EXPERTS=experts, TOKENS=TOKENS,
         num_warps=4,
