@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from mope.bootstrap import Draws, Groups, holm, mean_intervals, paired_differenc
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.predictor import layout
+from mope.predictor.bundle import MoPE
+from mope.predictor.inputs import Inputs
 from mope.predictor.mixture import mix
 from mope.predictor.router import softmax
 from mope.training.fit import precision_of
@@ -47,17 +50,29 @@ def load_run(folder: Path, data: LengthData) -> Run:
     return run
 
 
+def _bundle(run: Run, networks: Mapping[str, Any]) -> MoPE:
+    return Trained(run.config, dict(networks), {}, run.lexical, run.floors, run.tokenizer).bundle()
+
+
+def _outputs(
+    run: Run, networks: Mapping[str, Any], inputs: Inputs, names: Sequence[str] = ()
+) -> dict[str, FloatArray]:
+    """What the named networks (all but the trunk) say of each row."""
+    half = str(precision_of(run.recipe)).startswith("bf16")  # what the networks were validated in
+    asked = list(names) or [name for name in networks if name != layout.TRUNK]
+    with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=half):
+        return _bundle(run, networks).run(asked, inputs)
+
+
 def variants(run: Run, part: str) -> dict[str, tuple[FloatArray, int]]:
     """Median forecast in tokens [n] of every way to route, and how many upper networks it runs a prompt."""
-    networks = {**run.networks, **{f"joint {name}": net for name, net in run.joint.items()}}
-    trained = Trained(run.config, networks, {}, run.lexical, run.floors, run.tokenizer)
-    bundle, requests = trained.bundle(), run.split[part].requests
-    inputs = bundle.inputs(requests)
+    networks, requests = run.networks, run.split[part].requests
+    inputs = _bundle(run, networks).inputs(requests)
     levels, rows = run.config.quantiles, np.arange(len(inputs))
-
-    half = str(precision_of(run.recipe)).startswith("bf16")  # what the networks were validated in
-    with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=half):
-        outputs = bundle.run([name for name in networks if name != layout.TRUNK], inputs)
+    outputs = _outputs(run, networks, inputs)
+    if run.joint:
+        tuned = _outputs(run, {**networks, **run.joint}, inputs, list(run.joint))
+        outputs |= {f"joint {name}": values for name, values in tuned.items()}
 
     def stacked(prefix: str = "") -> FloatArray:
         return np.stack([outputs[prefix + bucket] for bucket in BUCKETS], axis=1)

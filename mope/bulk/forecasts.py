@@ -12,7 +12,6 @@ from mope.forecast import Forecaster
 from mope.mapper.metrics import Load
 from mope.mapper.prices import Price
 from mope.mapper.profile import Profile
-from mope.predictor.bundle import MoPE
 from mope.types import Request
 
 
@@ -24,6 +23,7 @@ class Forecasts:
     profile: Profile | None
     price: Price | None
     load: Load
+    usd_per_gpu_hour: float | None = None
 
     @property
     def gpus(self) -> int:
@@ -34,16 +34,17 @@ class Forecasts:
         """Those of lengths, and what they are mapped by."""
         return {
             **self.lengths.settings(), "forecast": "whole", "load": asdict(self.load),
+            "usd_per_gpu_hour": self.usd_per_gpu_hour,
             "hardware": self.profile.to_json() if self.profile else None,
             "price": {key: str(value) for key, value in asdict(self.price).items()} if self.price else None,
         }  # fmt: skip
 
     def open(self) -> Answer:
         """The bundle's lengths, mapped."""
-        bundle = MoPE.from_pretrained(
-            self.lengths.folder, backend=self.lengths.backend, threads=self.lengths.threads
+        bundle = self.lengths.load()
+        made = Forecaster(
+            bundle, self.profile, self.price, load=self.load, usd_per_gpu_hour=self.usd_per_gpu_hour
         )
-        made = Forecaster(bundle, self.profile, self.price, load=self.load)
 
         def answer(requests: Sequence[Request]) -> Columns:
             found = bundle.predict(list(requests))

@@ -30,7 +30,12 @@ def split_columns(columns: str | None) -> tuple[str, ...] | None:
 
 
 def bulk_maker(
-    lengths: Maker, hardware: str | None, prices: str | None, price_list: Path | None, load: Load
+    lengths: Maker,
+    hardware: str | None,
+    prices: str | None,
+    price_list: Path | None,
+    load: Load,
+    usd_per_gpu_hour: float | None,
 ) -> Maker:
     """Lengths that go on to seconds and money."""
     from mope.bulk.answers import Lengths
@@ -43,7 +48,8 @@ def bulk_maker(
             "--router-only with --hardware or --prices", "lengths, which the router does not know"
         )
     price = None if prices is None else PriceList.load(price_list).price(prices)
-    return Forecasts(lengths, None if hardware is None else Profile.load(hardware), price, load)
+    profile = None if hardware is None else Profile.load(hardware)
+    return Forecasts(lengths, profile, price, load, usd_per_gpu_hour)
 
 
 def predict_bulk(path: Path, output: Path, maker: Maker, options: Options, as_json: bool) -> None:

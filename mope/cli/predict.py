@@ -104,7 +104,7 @@ def predict(
         whole = hardware is not None or prices is not None
         maker: Maker = Buckets.of(source) if router_only else Lengths.of(source, backend, threads)
         if whole:
-            maker = bulk_maker(maker, hardware, prices, price_list, load)
+            maker = bulk_maker(maker, hardware, prices, price_list, load, usd_per_gpu_hour)
         options = Options(
             split_columns(columns), parse_mapping(mapping), model, max_tokens, processes, resume, force
         )
