@@ -140,7 +140,9 @@ def linear_kernel(
                 if rows is None:
                     added = tl.load(residual + corner + cell, mask=kept, other=0.0).to(tl.float32)
                 else:
-                    added = tl.load(residual + take.to(tl.int64)[:, None] * N + column[None, :]).to(tl.float32)
+                    added = tl.load(residual + take.to(tl.int64)[:, None] * N + column[None, :]).to(
+                        tl.float32
+                    )
                 if norm is not None:
                     added = (added - mean[:, None]) * scale[:, None]
                     added = added * tl.load(gamma + at)[None, :] + tl.load(beta + at)[None, :]
