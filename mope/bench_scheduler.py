@@ -191,32 +191,45 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return ordered[low], (ordered[(n - 1) // 2] + ordered[n // 2]) / 2, ordered[high]
 
 
-def scheduler_memory(clients: int = MEMORY_CLIENTS, policy: str = "equinox") -> dict[str, float]:
-    """Bytes a client, requests and ids not counted: active with one request waiting; idle after the drop rule."""
-    requests = [Request("", f"r{i}", f"c{i}", prompt_tokens=100) for i in range(clients)]
-    forecasts = [Forecast.of_tokens(50 + i % 100) for i in range(LENGTHS)]
-    tracemalloc.start()
-    scheduler = FairScheduler(policy)
-    before = tracemalloc.get_traced_memory()[0]
-    for i, request in enumerate(requests):
-        scheduler.submit(request, i * 1e-3, forecasts[i % LENGTHS])
-    active = tracemalloc.get_traced_memory()[0] - before
-    now = clients * 1e-3
-    while (request_id := scheduler.next(ROOM, now)) is not None:
-        scheduler.finish(request_id.id, Usage(60), now)
-    serve_on(scheduler, now)
-    idle = tracemalloc.get_traced_memory()[0] - before
-    kept = len(scheduler.accounts.by_name) - 1
-    tracemalloc.stop()
+def scheduler_memory(
+    clients: int | None = None, policy: str = "equinox", *, after: int = 9000
+) -> dict[str, float]:
+    """Bytes for each client more, requests and ids not counted: active with one request waiting; gone idle.
+
+    Taken between half as many clients and all of them, so that what is kept whoever comes is left out. `after`
+    requests of one client more follow: until what the others owe, and their ids, are behind.
+    """
+    clients = clients or MEMORY_CLIENTS
+    few, many = _memory(clients // 2, policy, after), _memory(clients, policy, after)
+    more = clients - clients // 2
     return {
-        "active_client_bytes": active / clients,
-        "idle_client_bytes": idle / clients,
-        "idle_clients_kept": kept,
+        "active_client_bytes": (many[0] - few[0]) / more,
+        "idle_client_bytes": (many[1] - few[1]) / more,
+        "idle_clients_kept": many[2],
     }
 
 
-def serve_on(scheduler: FairScheduler, now: float, requests: int = 100) -> None:
-    """One client more goes on until what the others owe is behind it; then the idle are dropped."""
+def _memory(clients: int, policy: str, after: int) -> tuple[int, int, int]:
+    """Bytes of a scheduler with these clients active, then idle and swept; the clients kept at the end."""
+    requests = [Request("", f"r{i}", f"c{i}", prompt_tokens=100) for i in range(clients)]
+    forecasts = [Forecast.of_tokens(50 + i % 100) for i in range(LENGTHS)]
+    gc.collect()
+    tracemalloc.start()
+    scheduler = FairScheduler(policy)
+    for i, request in enumerate(requests):
+        scheduler.submit(request, i * 1e-3, forecasts[i % LENGTHS])
+    active = tracemalloc.get_traced_memory()[0]
+    now = clients * 1e-3
+    while (request_id := scheduler.next(ROOM, now)) is not None:
+        scheduler.finish(request_id.id, Usage(60), now)
+    serve_on(scheduler, now, after)
+    idle = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return active, idle, len(scheduler.accounts.by_name)
+
+
+def serve_on(scheduler: FairScheduler, now: float, requests: int) -> None:
+    """One client more goes on; then the idle are dropped."""
     for i in range(requests):
         scheduler.submit(Request("", f"on{i}", "on", prompt_tokens=100), now, Forecast.of_tokens(100))
         scheduler.next(ROOM, now)

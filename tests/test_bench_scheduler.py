@@ -58,12 +58,13 @@ def test_ratios_stand_side_by_side():
 
 
 def test_a_client_is_small_and_an_idle_one_is_nothing():
-    numbers = scheduler_memory(2000)
+    numbers = scheduler_memory(2000, after=200)
     assert 300 < numbers["active_client_bytes"] <= 1024
     assert numbers["idle_clients_kept"] == 0
 
 
-def test_the_command_prints_one_document():
+def test_the_command_prints_one_document(monkeypatch):
+    monkeypatch.setattr("mope.bench_scheduler.MEMORY_CLIENTS", 200)
     words = ["bench", "scheduler", "--clients", "3", "--clients", "6", "--repeats", "2", "--json"]
     result = CliRunner().invoke(build_app(), words)
     assert result.exit_code == 0, result.output

@@ -84,6 +84,7 @@ class Accounts:
             small = account.user <= max(user, 0) and account.resource <= max(resource, 0)
             if small and self._policy.forgets(account, now):
                 self._drop(account)
+        self.by_name, self.idle = dict(self.by_name), dict(self.idle)
         self.sweep_at = len(self.idle) + max(LEAST_SWEEP, (len(self.by_name) + jobs) // 4)
 
     def _drop(self, account: Account) -> None:
