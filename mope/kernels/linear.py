@@ -19,6 +19,61 @@ ALONG = 8  # row tiles that run through all columns together, so that their weig
 
 
 @triton.jit
+def finish(
+    total,  # [M, BLOCK_N] FP32
+    mean,  # [M], with norm
+    scale,  # [M], with norm
+    bias, sums, norm, residual, gamma, beta, y, moments,  # as in linear_kernel
+    start,  # first row of the tile
+    inside,  # [M]
+    take,  # [M] row of the residual, counted from start where rows is None
+    rows,
+    expert,
+    first_col,
+    N: tl.constexpr,
+    GELU: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """The epilogue of BLOCK_N columns from `first_col`: norm, bias, GELU or residual, moments, store."""
+    PARTS: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
+    along = tl.arange(0, BLOCK_N)
+    real = along < N - first_col
+    column = tl.minimum(first_col + along, N - 1)
+    at = expert * N + column
+    if sums is not None:
+        total = (total - mean[:, None] * tl.load(sums + at)[None, :]) * scale[:, None]
+    total += tl.load(bias + at)[None, :]
+    if GELU:
+        total = erf_gelu(total)
+    # Unlike the clamped ones, these addresses differ by constants, which saves 100 registers.
+    place = tl.arange(0, BLOCK_M)
+    corner = start * N + first_col
+    cell = place[:, None] * N + along[None, :]
+    kept = inside[:, None] & real[None, :]
+    if residual is not None:
+        if rows is None:
+            added = tl.load(residual + corner + cell, mask=kept, other=0.0).to(tl.float32)
+        else:
+            added = tl.load(residual + take.to(tl.int64)[:, None] * N + column[None, :]).to(tl.float32)
+        if norm is not None:
+            added = (added - mean[:, None]) * scale[:, None]
+            added = added * tl.load(gamma + at)[None, :] + tl.load(beta + at)[None, :]
+        total += added
+    stored = total.to(y.dtype.element_ty)
+    tl.store(y + corner + cell, stored, mask=kept)
+    if moments is not None:
+        value = stored.to(tl.float32)
+        many = tl.maximum(tl.minimum(N - first_col, BLOCK_N), 1).to(tl.float32)
+        middle = tl.sum(tl.where(real[None, :], value, 0.0), axis=1) / many
+        away = tl.where(real[None, :], value - middle[:, None], 0.0)
+        slot = moments + (start * PARTS + first_col // BLOCK_N) * 2 + place * (2 * PARTS)
+        exists = inside & (first_col < N)
+        tl.store(slot, middle, mask=exists)
+        tl.store(slot + 1, tl.sum(away * away, axis=1), mask=exists)
+
+
+@triton.jit
 def linear_kernel(
     x,  # [T, K]
     x_tiles,  # descriptor of x or None
@@ -33,7 +88,7 @@ def linear_kernel(
     gamma,  # [E, N] or None
     beta,  # [E, N] or None
     y,  # [T, N]
-    moments,  # [T, N / BLOCK_N, 2] or None: of y
+    moments,  # [T, N / BLOCK_N * HALVES, 2] or None: of y
     partial,  # [tiles, SPLIT, BLOCK_M, BLOCK_N] or None
     arrived,  # [tiles], all zero before and after, or None
     N: tl.constexpr,
@@ -46,6 +101,7 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     SPLIT: tl.constexpr,
+    HALVES: tl.constexpr,
     PERSIST: tl.constexpr,
     ALONG: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -83,7 +139,6 @@ def linear_kernel(
             base = tl.zeros((), dtype=tl.int64)
             take = tl.load(rows + start + near)
         along = tl.arange(0, BLOCK_N)
-        real = along < N - tile_n * BLOCK_N
         column = tl.minimum(tile_n * BLOCK_N + along, N - 1)
         inner = tl.arange(0, BLOCK_K)
         if residual is None:
@@ -123,40 +178,27 @@ def linear_kernel(
                     total += tl.load(slot + other * (BLOCK_M * BLOCK_N), cache_modifier=".cg")
                 tl.store(arrived + tile, 0)
         if last:
-            at = wide_expert * N + column
+            mean = 0.0
+            scale = 0.0
             if norm is not None:
                 WIDTH: tl.constexpr = N if residual is not None else K
                 mean, scale = row_norm(norm, base, take, WIDTH, NORM_TILE, EPS)
-            if sums is not None:
-                total = (total - mean[:, None] * tl.load(sums + at)[None, :]) * scale[:, None]
-            total += tl.load(bias + at)[None, :]
-            if GELU:
-                total = erf_gelu(total)
-            # Unlike the clamped ones, these addresses differ by constants, which saves 100 registers.
-            corner = start * N + tile_n * BLOCK_N
-            cell = place[:, None] * N + along[None, :]
-            kept = inside[:, None] & real[None, :]
-            if residual is not None:
-                if rows is None:
-                    added = tl.load(residual + corner + cell, mask=kept, other=0.0).to(tl.float32)
-                else:
-                    added = tl.load(residual + take.to(tl.int64)[:, None] * N + column[None, :]).to(
-                        tl.float32
-                    )
-                if norm is not None:
-                    added = (added - mean[:, None]) * scale[:, None]
-                    added = added * tl.load(gamma + at)[None, :] + tl.load(beta + at)[None, :]
-                total += added
-            stored = total.to(y.dtype.element_ty)
-            tl.store(y + corner + cell, stored, mask=kept)
-            if moments is not None:
-                value = stored.to(tl.float32)
-                many = tl.minimum(N - tile_n * BLOCK_N, BLOCK_N).to(tl.float32)
-                middle = tl.sum(tl.where(real[None, :], value, 0.0), axis=1) / many
-                away = tl.where(real[None, :], value - middle[:, None], 0.0)
-                slot_m = moments + (start * TILES_N + tile_n) * 2 + place * (2 * TILES_N)
-                tl.store(slot_m, middle, mask=inside)
-                tl.store(slot_m + 1, tl.sum(away * away, axis=1), mask=inside)
+            if HALVES == 2:
+                pair = total.reshape(BLOCK_M, 2, BLOCK_N // 2).permute(0, 2, 1)
+                left, right = tl.split(pair)
+                finish(
+                    left, mean, scale, bias, sums, norm, residual, gamma, beta, y, moments, start, inside, take,
+                    rows, wide_expert, tile_n * BLOCK_N, N, GELU, BLOCK_M, BLOCK_N // 2,
+                )  # fmt: skip
+                finish(
+                    right, mean, scale, bias, sums, norm, residual, gamma, beta, y, moments, start, inside, take,
+                    rows, wide_expert, tile_n * BLOCK_N + BLOCK_N // 2, N, GELU, BLOCK_M, BLOCK_N // 2,
+                )  # fmt: skip
+            else:
+                finish(
+                    total, mean, scale, bias, sums, norm, residual, gamma, beta, y, moments, start, inside, take,
+                    rows, wide_expert, tile_n * BLOCK_N, N, GELU, BLOCK_M, BLOCK_N,
+                )  # fmt: skip
 
 
 def _launch(
@@ -188,7 +230,8 @@ def _launch(
         None if affine is None else affine.gamma, None if affine is None else affine.beta,
         y, moments, partial, arrived,
         N=n, K=k, EXPERTS=experts, NORM_TILE=0 if norm is None else norm.tile, GELU=gelu, EPS=EPS,
-        BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=tile.k, SPLIT=split, PERSIST=tile.persist,
+        BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=tile.k, SPLIT=split, HALVES=tile.halves,
+        PERSIST=tile.persist,
         ALONG=ALONG, num_warps=tile.warps, num_stages=tile.stages, **launch.multiply_mode(x),
     )  # fmt: skip
 
@@ -221,9 +264,11 @@ def residual_linear(
     """
     n = dense.weight.shape[1]
     y = launch.empty((len(x), n), x)
-    tile = pick(launch.architecture(x.device), "residual", len(x), x.dtype == torch.float32)
-    moments = launch.empty((len(x), launch.ceil_div(n, tile.n), 2), x, torch.float32)
+    op = "down" if x.shape[1] > n else "out"
+    tile = pick(launch.architecture(x.device), op, len(x), x.dtype == torch.float32)
+    columns = tile.n // tile.halves
+    moments = launch.empty((len(x), launch.ceil_div(n, columns), 2), x, torch.float32)
     _launch(
         x, dense, offsets, y, tile, rows=rows, norm=norm, residual=residual, affine=affine, moments=moments
     )
-    return y, Moments(moments, tile.n)
+    return y, Moments(moments, columns)

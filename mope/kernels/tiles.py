@@ -15,7 +15,8 @@ class Tile:
     """How one launch is cut: `m` x `n` results a block, `k` at a time.
 
     `split` blocks share the sum over K of one tile. `persist` starts as many blocks as the card has multiprocessors
-    and lets each take several tiles; `tma` loads through tensor descriptors (Hopper and later).
+    and lets each take several tiles; `tma` loads through tensor descriptors (Hopper and later); `halves` = 2 finishes
+    a wide tile in two steps, which needs fewer registers.
     """
 
     m: int
@@ -24,6 +25,7 @@ class Tile:
     warps: int = 4
     stages: int = 3
     split: int = 1
+    halves: int = 1
     persist: bool = False
     tma: bool = False
 
