@@ -18,13 +18,14 @@ from mope.data.values import shorten
 from mope.errors import BundleError, PromptError
 from mope.hub import local_folder
 from mope.predictor import layout
-from mope.predictor.backends import Backend, ask, open_backend
+from mope.predictor.backends import Backend, Packed, ask, open_backend
 from mope.predictor.calibration import Calibration, predicted_buckets
 from mope.predictor.config import BundleConfig
 from mope.predictor.features import NAMES
 from mope.predictor.floors import Floors
 from mope.predictor.inputs import Batch, Inputs, build_inputs
 from mope.predictor.mixture import mix
+from mope.predictor.packed import packed_answer, packed_outputs
 from mope.predictor.router import LexicalRouter, softmax
 from mope.predictor.text import check_prompt
 from mope.types import BUCKETS, LengthForecast, Message, Request
@@ -67,8 +68,9 @@ class MoPE:
     ) -> MoPE:
         """Load a bundle from a folder or Hub id; without one, the bundle that ships with mope.
 
-        `backend` is auto, onnx-int8, onnx or torch; `threads` is for one forecast on the CPU. Raises `BundleError`
-        for a folder that is not whole, of another format, or changed since it was written.
+        `backend` is auto, onnx-int8, onnx, torch or triton (on a GPU; without one, torch answers and a warning says
+        so); `threads` is for one forecast on the CPU. Raises `BundleError` for a folder that is not whole, of another
+        format, or changed since it was written.
         """
         folder = (
             Path(str(files("mope") / "assets" / "default"))
@@ -137,6 +139,8 @@ class MoPE:
 
     def run(self, networks: Sequence[str], inputs: Inputs) -> dict[str, FloatArray]:
         """Outputs of several networks by name, each [n, outputs]; what they share is computed once."""
+        if isinstance(self.backend, Packed):
+            return packed_outputs(self.backend, self.config, networks, inputs)
         found: dict[str, FloatArray] = {}
         for rows in _batches(inputs):
             batch = inputs.batch(rows)
@@ -168,6 +172,8 @@ class MoPE:
         logs, chances = np.zeros((len(inputs), len(levels))), np.zeros((len(inputs), len(BUCKETS)))
         if self.config.router != "encoder":
             chances[:] = self.lexical.probabilities(requests, inputs.features)
+        if isinstance(self.backend, Packed):
+            return packed_answer(self.backend, self.config, inputs, chances)
         for rows in _batches(inputs):
             batch = inputs.batch(rows)
             shared = self.backend.shared(batch)

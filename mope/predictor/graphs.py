@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mope.predictor.packing import Array, Pack, Size
+from mope.predictor.packing import Pack, Size
 
 KEPT = 64  # buckets; each holds a graph and its buffers
 ALIGN = 64  # words: every view begins on 256 bytes, so that all kernels see aligned buffers
@@ -61,7 +61,7 @@ class Bucket:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """One graph of the copies and the pass. The pass runs twice before: the first compiles the kernels."""
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(2):
@@ -112,6 +112,3 @@ def _shapes(given: Pack, size: Size) -> dict[str, tuple[int, ...]]:
 def _view(buffer: Tensor, begin: int, shape: tuple[int, ...], name: str) -> Tensor:
     part = buffer[begin : begin + int(np.prod(shape))]
     return (part.view(torch.float32) if name in ("features", "lexical") else part).view(shape)
-
-
-__all__ = ["Array", "Bucket", "Buckets"]

@@ -42,7 +42,7 @@ class TritonBackend:
         self.folder, self.config = folder, config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        self.engine = Engine(_fused() if ops is None else ops, self._load())  # type: ignore[arg-type]
+        self.engine = Engine(_fused() if ops is None else ops, self._load())
         self.names = self.engine.weights.names
         self.buckets = Buckets(self.device)
 
