@@ -29,7 +29,7 @@ def packed_outputs(
 def packed_answer(
     backend: Packed, config: BundleConfig, inputs: Inputs, lexical: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Log quantiles [n, K] and router probabilities [n, 3] by the bundle's routing; `lexical` [n, 3] where it is asked.
+    """Log quantiles [n, K] and router probabilities [n, 3] by the bundle's routing; `lexical` [n, 3] where asked.
 
     Soft routing is one pass of all experts and the router; hard routing by the encoder router stays on the device.
     """
