@@ -184,6 +184,7 @@ class FairScheduler(Steps):
         if job is None or not job.running:
             return
         self.settle(job, None, now)
+        job.reserve = max(job.reserve, job.prompt_tokens + job.served + 1)
         job.account.tally[REQUEUED] += 1
         self.enqueue(job, now)
         self.rescore(job.account)

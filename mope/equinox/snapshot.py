@@ -49,7 +49,7 @@ def dump(scheduler: FairScheduler) -> dict[str, Any]:
         "pin": scheduler.pin and scheduler.pin.request.id,
         "pin_s": _finite(scheduler.pin_s),
         "passed": [account.name for account in scheduler.passed],
-        "closed": [sorted(scheduler.closed.older), sorted(scheduler.closed.newer)],
+        "closed": scheduler.closed.ids(),
     }
 
 
@@ -89,7 +89,9 @@ def _load(cls: type[S], snapshot: Mapping[str, Any], policy: Policy | None) -> S
         scheduler.jobs[job.request.id] = job
     scheduler.pin = None if snapshot["pin"] is None else scheduler.jobs[snapshot["pin"]]
     scheduler.passed = [accounts.by_name[name] for name in snapshot["passed"]]
-    scheduler.closed = Recent(*snapshot["closed"])
+    if not isinstance(snapshot["closed"], list):
+        raise TypeError("closed is no list")
+    scheduler.closed = Recent(snapshot["closed"])
     _take_up(scheduler)
     return scheduler
 

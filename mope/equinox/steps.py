@@ -84,10 +84,8 @@ class Steps:
     def lead(self, job: Job, now: float) -> None:
         """`job` has become the head of its account."""
         job.head_s = now
-        if job.tokens is None:
+        if not job.reserve:
             advise(job, None, self.priors)
-        elif job.reserve <= job.prompt_tokens + job.served:
-            job.reserve = job.prompt_tokens + job.served + 1
         if self.needs.built:
             self.needs.push(job, self.turns.active)
 

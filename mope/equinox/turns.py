@@ -113,7 +113,8 @@ class Turns:
 
     def _load(self) -> None:
         """Make the nearest bucket the run; share out anew where buckets have become far too large or small."""
-        wide = len(self._buckets[self._order[0]]) > SMALL or len(self._order) > SMALL + self.active // 16
+        nearest = len(self._buckets[self._order[0]])
+        wide = nearest > 4 * PER_BUCKET or len(self._order) > SMALL + self.active // 8
         if wide and self._moves > self.active and not self._walking:
             self._share_out()
             if not self._order:
@@ -141,8 +142,8 @@ class Turns:
             self._heap, self._bound = live, NO_BOUND
             heapify(live)
             return
-        scores = [entry[0] for entry in live]
-        width = (max(scores) - min(scores)) * PER_BUCKET // len(live)
+        sample = sorted(entry[0] for entry in live[:: len(live) // PER_BUCKET])
+        width = (sample[len(sample) // 2] - sample[0]) * 2 * PER_BUCKET // len(live)  # few are far behind
         self._shift, self._bound = max(width, 1).bit_length() - 1, float("-inf")
         for entry in live:
             self._put(entry)

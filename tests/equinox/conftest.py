@@ -7,16 +7,22 @@ instead of differences, floats instead of integers, charges written down and add
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections import defaultdict
 
 import pytest
+from hypothesis import Phase, settings
 
 from mope.equinox import FairScheduler
 from mope.equinox.counters import GRAIN
 from mope.types import Capacity, Forecast, LengthForecast, Request, Span, Usage
 
 LEVELS = (0.1, 0.5, 0.9)
+
+if os.environ.get("MOPE_SHRINK") == "0":  # scripts/mutants.py: that a test fails is enough to know
+    settings.register_profile("found", phases=[Phase.generate], report_multiple_bugs=False)
+    settings.load_profile("found")
 
 
 def forecast_of(rng: random.Random, truth: int) -> Forecast | None:

@@ -131,11 +131,12 @@ def test_with_forecasts_the_gap_is_2u_and_what_is_not_settled(seed, slots, clien
 
 
 @few
-@given(seeds, st.sampled_from([1, 2, 4]))
+@given(seeds, st.sampled_from([1, 8]))
 def test_bypasses_do_not_add_up(seed, limit):
-    """With bypasses |X_f - X_g| <= (B + 1) u, for ever: who was passed B times is not passed until it has caught up.
+    """With bypasses |X_f - X_g| <= u + B u', u' the largest cost of a request that passes; and that for ever.
 
-    One client's requests need two thirds of the pool, the other's fit beside what runs.
+    Who was passed B times is not passed again until it has caught up. One client's requests need two thirds of
+    the pool, the other's fit beside what runs.
     """
     config = AdmissionConfig(bypass_limit=limit, bypass_s=1e9)
     engine = ToyEngine(FairScheduler("vtc:forecast", admission=config), pool=250, slots=8)
@@ -144,7 +145,7 @@ def test_bypasses_do_not_add_up(seed, limit):
     for _ in range(1200):
         world.tick()
         apart = max(world.given.values()) - min(world.given.values())
-        assert apart <= (limit + 1) * world.largest
+        assert apart <= world.largest + limit * (40 + 2 * 40)
 
 
 @worlds

@@ -89,7 +89,9 @@ def key(world, request_id: str) -> tuple[int, int]:
 
 
 @worlds
-@given(seeds, lengths, policies, st.integers(0, 3), st.sampled_from([1.0, 1e9]))
+@given(
+    seeds, st.integers(20, 120), policies, st.sampled_from([0, 1, 3, 10**9]), st.sampled_from([0.5, 2.0, 1e9])
+)
 def test_a_head_is_passed_within_its_bound(play, seed, length, policy, limit, seconds):
     """At most `limit` times and for at most `seconds`; but by an engine's own choice as often as it likes."""
     scheduler = FairScheduler(policy, admission=AdmissionConfig(bypass_limit=limit, bypass_s=seconds))
