@@ -127,22 +127,22 @@ def head_kernel(
         answer = tl.zeros((OUTPUTS_UP,), dtype=tl.float32)
         for unit in range(0, SHARE, UNITS):
             u = part * SHARE + unit + tl.arange(0, UNITS)
-            at = mix + (e * HIDDEN + u)[:, None] * JOINED
+            weight = mix + (e * HIDDEN + u)[:, None] * JOINED
             hidden = tl.load(b_mix + e * HIDDEN + u)
             hidden += tl.sum(
-                tl.load(at + col[None, :], mask=real[None, :], other=0.0) * mean[None, :], axis=1
+                tl.load(weight + col[None, :], mask=real[None, :], other=0.0) * mean[None, :], axis=1
             )
-            at += WIDTH
+            weight += WIDTH
             hidden += tl.sum(
-                tl.load(at + col[None, :], mask=real[None, :], other=0.0) * first[None, :], axis=1
+                tl.load(weight + col[None, :], mask=real[None, :], other=0.0) * first[None, :], axis=1
             )
-            at += WIDTH
-            hidden += tl.sum(tl.load(at + d[None, :]) * facts[None, :], axis=1)
-            at += FACTS
-            hidden += tl.sum(tl.load(at + m[None, :]) * served[None, :], axis=1)
+            weight += WIDTH
+            hidden += tl.sum(tl.load(weight + d[None, :]) * facts[None, :], axis=1)
+            weight += FACTS
+            hidden += tl.sum(tl.load(weight + m[None, :]) * served[None, :], axis=1)
             hidden = erf_gelu(hidden)
-            at = out_w + (e * OUTPUTS + q)[:, None] * HIDDEN + u[None, :]
-            answer += tl.sum(tl.load(at, mask=asked[:, None], other=0.0) * hidden[None, :], axis=1)
+            last = out_w + (e * OUTPUTS + q)[:, None] * HIDDEN + u[None, :]
+            answer += tl.sum(tl.load(last, mask=asked[:, None], other=0.0) * hidden[None, :], axis=1)
 
         slot = partial + row * (PARTS * OUTPUTS_UP) + q
         tl.store(slot + part * OUTPUTS_UP, answer, cache_modifier=".cg")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mope.kernels.operands import HeadRows, HeadWeights, Moments, Route, Tables
 from mope.predictor.packing import Size
-from mope.predictor.stacks import StackWeights
+from mope.predictor.stacks import StackWeights, Weights
 
 Buffers = Mapping[str, Tensor]
 
@@ -28,17 +28,6 @@ class Ops(Protocol):
     embed: Callable[..., Tensor]
     head: Callable[[Tensor, Moments, Tensor, HeadRows, HeadWeights], Tensor]
     route: Callable[[Tensor, Tensor | None, Tensor, Tensor, int, int], Route]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """All networks of a bundle. `trunk` is what they share (one expert), or None; `tower` is stacked over `names`."""
-
-    names: tuple[str, ...]
-    heads: int
-    trunk: StackWeights | None
-    tower: StackWeights
-    head: HeadWeights
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,14 @@ class Bucket:
     """Buffers for passes of one size, and the pass on them."""
 
     def __init__(self, forward: Forward, first: Pack, size: Size, device: torch.device) -> None:
-        shapes = _shapes(first, size)
-        ends = np.cumsum([-(-int(np.prod(shape)) // ALIGN) * ALIGN for shape in shapes.values()])
+        rooms = shapes(first, size)
+        ends = np.cumsum([-(-int(np.prod(shape)) // ALIGN) * ALIGN for shape in rooms.values()])
         on_gpu = device.type == "cuda"
         self.host = torch.zeros(int(ends[-1]), dtype=torch.int32, pin_memory=on_gpu)
         self.device = torch.zeros_like(self.host, device=device) if on_gpu else self.host
-        begins = dict(zip(shapes, [0, *map(int, ends[:-1])], strict=True))
-        self.inside = {name: _view(self.host, begins[name], shapes[name], name).numpy() for name in shapes}
-        self.given = {name: _view(self.device, begins[name], shapes[name], name) for name in shapes}
+        begins = dict(zip(rooms, [0, *map(int, ends[:-1])], strict=True))
+        self.inside = {name: _view(self.host, begins[name], rooms[name], name).numpy() for name in rooms}
+        self.given = {name: _view(self.device, begins[name], rooms[name], name) for name in rooms}
         self.forward, self.size = forward, size
         self.graph: torch.cuda.CUDAGraph | None = None
         self.results: dict[str, Tensor] = {}
@@ -99,7 +99,8 @@ class Buckets:
             return bucket(given)
 
 
-def _shapes(given: Pack, size: Size) -> dict[str, tuple[int, ...]]:
+def shapes(given: Pack, size: Size) -> dict[str, tuple[int, ...]]:
+    """Shape of every buffer of a bucket."""
     rooms = {
         "ids": size.tokens, "segments": size.tokens, "places": size.tokens, "cu": size.texts + 1,
         "whole": 2, "text": size.batch, "model": size.batch, "features": size.batch, "lexical": size.batch,

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from mope.kernels.operands import Affine, Dense, HeadWeights, Tables
 from mope.kernels.reference import fold
+from mope.predictor.config import BundleConfig
+from mope.predictor.layout import ENCODER_ROUTER, TRUNK
 
 State = Mapping[str, Tensor]
 T = TypeVar("T")
@@ -36,6 +38,33 @@ class StackWeights:
     tables: Tables | None
     layers: tuple[LayerWeights, ...]
     after: Affine
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All networks of a bundle. `trunk` is what they share (one expert), or None; `tower` is stacked over `names`."""
+
+    names: tuple[str, ...]
+    heads: int
+    trunk: StackWeights | None
+    tower: StackWeights
+    head: HeadWeights
+
+
+def assembled(
+    states: Mapping[str, State], config: BundleConfig, dtype: torch.dtype, device: torch.device
+) -> Weights:
+    """Networks by name (the trunk among them where the config shares layers) as one set of weights."""
+    shared, depth = config.shared_layers, config.encoder.num_hidden_layers
+    names = tuple(name for name in states if name != TRUNK)
+    trunk = before = None
+    if shared:
+        trunk = stack_weights([states[TRUNK]], "", 0, shared, None, dtype)
+        before = for_each(trunk.after, len(names))
+    towers = [states[name] for name in names]
+    tower = stack_weights(towers, "encoder.", shared, depth, before, dtype)
+    head = head_weights(towers, [name != ENCODER_ROUTER for name in names], tower.after)
+    return moved(Weights(names, config.encoder.num_attention_heads, trunk, tower, head), device)
 
 
 def stack_weights(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from mope.predictor.config import BundleConfig
-from mope.predictor.engine import Engine, Ops, Weights
+from mope.predictor.engine import Engine, Ops
 from mope.predictor.graphs import Buckets, Forward, Outputs
 from mope.predictor.inputs import Batch, Inputs
 from mope.predictor.layout import ENCODER_ROUTER, PROXY, TRUNK, weights_file
 from mope.predictor.packing import pack, portions
-from mope.predictor.stacks import for_each, head_weights, moved, stack_weights
+from mope.predictor.stacks import Weights, assembled
 from mope.predictor.torch_backend import load_network
 from mope.types import BUCKETS
 
@@ -102,19 +101,11 @@ class TritonBackend:
         return len(BUCKETS) if network == ENCODER_ROUTER else len(self.config.quantiles)
 
     def _load(self) -> Weights:
-        config, shared = self.config, self.config.shared_layers
         names = (*BUCKETS, *(name for name in (ENCODER_ROUTER, PROXY) if self.has(name)))
-        load = partial(load_network, folder=self.folder, config=config)
-        stack = partial(stack_weights, dtype=self.dtype)
-        trunk = before = None
-        if shared:
-            trunk = stack([load(TRUNK).state_dict()], "", 0, shared, None)
-            before = for_each(trunk.after, len(names))
-        states = [load(name).state_dict() for name in names]
-        tower = stack(states, "encoder.", shared, config.encoder.num_hidden_layers, before)
-        head = head_weights(states, [name != ENCODER_ROUTER for name in names], tower.after)
-        weights = Weights(names, config.encoder.num_attention_heads, trunk, tower, head)
-        return moved(weights, self.device)
+        if self.config.shared_layers:
+            names = (TRUNK, *names)
+        states = {name: load_network(name, self.folder, self.config).state_dict() for name in names}
+        return assembled(states, self.config, self.dtype, self.device)
 
 
 def _fused() -> ModuleType:
