@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import isfinite
 
 from mope.equinox.lifts import lift
@@ -63,29 +63,40 @@ class Accounts:
         self.idle[account.name] = account
         return len(self.idle) >= self.sweep_at
 
-    def sweep(self, active: Iterable[Account], running: Iterable[Job], now: float, jobs: int) -> None:
+    def sweep(self, active: Iterable[Account], jobs: Collection[Job], now: float) -> None:
         """Drop every idle account that any later lift would raise to the same counters as a new one.
 
-        That is certain once its counters are not above the least that the counters of an active account can
-        fall to, its running jobs refunded in full. The next sweep waits until there is a quarter as many
-        new idle accounts as there is to look at, so each becoming idle costs constant time.
+        That is certain once its counters are not above the level that lifts can fall to: `_floor`. The next
+        sweep waits until there is a quarter as many new idle accounts as there is to look at, so each becoming
+        idle costs constant time.
         """
-        refund: dict[Account, tuple[int, int]] = {}
-        for job in running:
-            user, resource = refund.get(job.account, (0, 0))
-            refund[job.account] = (user + job.user, resource + job.resource)
-        levels = list(active) or ([self.last_left] if self.last_left else [])
-        floors = [
-            (one.user - refund.get(one, (0, 0))[0], one.resource - refund.get(one, (0, 0))[1])
-            for one in levels
-        ] or [(0, 0)]
-        user, resource = min(floor[0] for floor in floors), min(floor[1] for floor in floors)
+        user, resource = self._floor(active, jobs)
         for account in list(self.idle.values()):
             small = account.user <= max(user, 0) and account.resource <= max(resource, 0)
             if small and self._policy.forgets(account, now):
                 self._drop(account)
         self.by_name, self.idle = dict(self.by_name), dict(self.idle)
-        self.sweep_at = len(self.idle) + max(LEAST_SWEEP, (len(self.by_name) + jobs) // 4)
+        self.sweep_at = len(self.idle) + max(LEAST_SWEEP, (len(self.by_name) + len(jobs)) // 4)
+
+    def _floor(self, active: Iterable[Account], jobs: Collection[Job]) -> tuple[int, int]:
+        """What no lift will ever be below, for each counter.
+
+        The least counter of an active account (where there is none, of the last that left), all its open jobs
+        refunded in full; less what others with open jobs may be refunded once they are back at that level.
+        """
+        refunds: dict[Account, tuple[int, int]] = {}
+        for job in jobs:
+            if job.admissions:
+                user, resource = refunds.get(job.account, (0, 0))
+                refunds[job.account] = (user + job.user, resource + job.resource)
+        floors: list[tuple[int, int]] = []
+        for one in list(active) or [account for account in [self.last_left] if account is not None]:
+            user, resource = refunds.pop(one, (0, 0))
+            floors.append((one.user - user, one.resource - resource))
+        least_user = min((floor[0] for floor in floors), default=0)
+        least_resource = min((floor[1] for floor in floors), default=0)
+        others = refunds.values()
+        return least_user - sum(one[0] for one in others), least_resource - sum(one[1] for one in others)
 
     def _drop(self, account: Account) -> None:
         del self.idle[account.name], self.by_name[account.name]

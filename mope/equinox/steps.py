@@ -286,5 +286,4 @@ class Steps:
     def sweep(self, now: float) -> None:
         """Drop the idle accounts that owe nothing and are owed nothing."""
         self.jobs = dict(self.jobs)  # a dict only gives memory back when it is built anew
-        running = (job for job in self.jobs.values() if job.running)
-        self.accounts.sweep(self.turns.accounts(), running, now, len(self.jobs))
+        self.accounts.sweep(self.turns.accounts(), self.jobs.values(), now)
