@@ -26,6 +26,7 @@ class Trial:
             account.bypass_level,
         )
         self.jobs = jobs[::-1]  # the head last
+        self.stuck = jobs[0].stuck
 
     def turn(self, policy: Policy) -> tuple[int, int, Trial]:
         """Its place in the order of turns."""
@@ -78,8 +79,9 @@ def _find(
             found = turn[2]
             break
         passed.append(turn)
-        stuck = admission.never(job, room) if alone else job.stuck
-        if not stuck and admission.late(turn[2].bypassed, turn[2].bypassed_s, now):
+        if alone:
+            turn[2].stuck = admission.never(job, room)
+        if not turn[2].stuck and admission.late(turn[2].bypassed, turn[2].bypassed_s, now):
             break
     for turn in passed:
         heappush(turns, turn)
@@ -89,6 +91,7 @@ def _find(
 def _admit(trial: Trial, now: float, steps: Steps) -> None:
     """Charge the head of `trial` as foreseen."""
     job = trial.jobs.pop()
+    trial.stuck = bool(trial.jobs) and trial.jobs[-1].stuck
     user, resource = steps.foreseen(job, now)
     trial.user += user - job.user
     trial.resource += resource - job.resource
