@@ -201,11 +201,12 @@ def linear_kernel(
                 )  # fmt: skip
 
 
-def _launch(
+def launch_linear(
     x: Tensor, dense: Dense, offsets: Tensor, y: Tensor, tile: Tile, *, rows: Tensor | None = None,
     norm: Moments | None = None, residual: Tensor | None = None, affine: Affine | None = None,
     moments: Tensor | None = None, gelu: bool = False,
 ) -> None:  # fmt: skip
+    """Write y [T, N], and its moments where asked, with a given tile: what the public functions below call."""
     experts, n, k = dense.weight.shape
     assert x.shape[1] == k
     assert x.is_contiguous()
@@ -250,7 +251,7 @@ def linear(
     tokens = capacity or len(x)
     y = launch.empty((tokens, dense.weight.shape[1]), x)
     tile = pick(launch.architecture(x.device), "linear", tokens, x.dtype == torch.float32)
-    _launch(x, dense, offsets, y, tile, rows=rows, norm=norm, gelu=gelu)
+    launch_linear(x, dense, offsets, y, tile, rows=rows, norm=norm, gelu=gelu)
     return y
 
 
@@ -268,7 +269,7 @@ def residual_linear(
     tile = pick(launch.architecture(x.device), op, len(x), x.dtype == torch.float32)
     columns = tile.n // tile.halves
     moments = launch.empty((len(x), launch.ceil_div(n, columns), 2), x, torch.float32)
-    _launch(
+    launch_linear(
         x, dense, offsets, y, tile, rows=rows, norm=norm, residual=residual, affine=affine, moments=moments
     )
     return y, Moments(moments, columns)
