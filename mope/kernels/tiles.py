@@ -43,7 +43,8 @@ def pick(arch: str, op: str, tokens: int, wide: bool = False) -> Tile:
 
     A card that the table does not know takes the "other" rows, which fit all of them.
     """
+    key = f"{op} fp32" if wide else op
     known = table()
-    rows = known.get(arch, known["other"]).get(f"{op} fp32" if wide else op) or known["other"][op]
+    rows = known.get(arch, {}).get(key) or known["other"][key]
     chosen = next((row for most, row in rows if most is None or tokens <= most), rows[-1][1])
     return Tile(**chosen)
