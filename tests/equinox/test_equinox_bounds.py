@@ -159,6 +159,8 @@ def test_idle_credit_cannot_be_saved_up(seed, slots, policy):
     for _ in range(4):
         world.away = {"returns"}
         world.run(100)
+        while engine.scheduler.accounts.of("returns").waiting:
+            world.tick()  # not away before its own requests are started
         world.away = set()
         before = dict(world.given)
         for _ in range(60):
