@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
 pytest.importorskip("triton")
 
 from mope.data.synthetic import synthetic
@@ -20,12 +16,18 @@ from mope.kernels import fused, linear, reference
 from mope.kernels.operands import Affine, Moments
 from mope.kernels.tiles import Tile
 from mope.predictor.bundle import MoPE
+from mope.predictor.engine import Engine
+from mope.predictor.graphs import Buckets
 from mope.predictor.layout import ENCODER_ROUTER
 from mope.predictor.made_up import SHAPES, made_up_config, made_up_inputs, made_up_networks
 from mope.predictor.packing import pack
 from mope.predictor.stacks import assembled
 from mope.types import BUCKETS
 
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
 # Rounding to 11 and 8 bits of mantissa; FP32 differs by the order of its sums.
 RELATIVE = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 SIZES = [(1, 768, 768), (63, 768, 3072), (1023, 384, 1152), (4099, 768, 2304)]
@@ -109,9 +111,6 @@ def test_a_whole_pass(dtype, error, shared):
     for name in (*BUCKETS, ENCODER_ROUTER):
         torch.nn.init.normal_(networks[name].head.out.weight, std=0.1)
     states = {name: module.state_dict() for name, module in networks.items()}
-    from mope.predictor.engine import Engine
-    from mope.predictor.graphs import Buckets
-
     device = torch.device("cuda")
     inputs = made_up_inputs([128, 1, 63, 512, 40], config)
     given = pack(inputs, np.arange(5), np.tile([0, 1, 2, 3], (5, 1)), 4)
