@@ -3,6 +3,8 @@
 MopeError                 exit 1: the run failed through no fault of the input
 ├── TrainingError         a stage could not go on (NaN loss, out of memory, disk full)
 ├── MissingExtra          an optional dependency is not installed
+├── Overloaded            more forecasts are asked for than may wait
+├── LateForecast          a forecast missed its deadline: go on without it
 └── BadInput              exit 2: what came cannot be used
     ├── DataError         rows, files, columns
     ├── ConfigError       recipe keys, presets, flags
@@ -25,6 +27,14 @@ class TrainingError(MopeError):
 
 class MissingExtra(MopeError):
     """An optional dependency is not installed; the message holds the install command."""
+
+
+class Overloaded(MopeError):
+    """A batcher's queue is full or closed; ask again later or go on without a forecast."""
+
+
+class LateForecast(MopeError):
+    """A forecast was not there by its deadline; go on without it."""
 
 
 class BadInput(MopeError):
