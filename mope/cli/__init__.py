@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "mope predict 'Write a haiku about autumn.'",
     "cost": "mope cost prompts.txt --prices gpt-4o-mini",
     "fit-profile": "mope fit-profile steps.csv --model llama-3.1-8b --gpu l40s --output mine.json",
+    "simulate": "mope simulate vtc/overload --policy fcfs,vtc,equinox --seeds 3",
     "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
 }

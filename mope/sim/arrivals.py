@@ -8,7 +8,7 @@ and gamma arrivals can follow any of constant, on/off, ramp and diurnal rates.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import cycle, pairwise
 from math import inf, pi, sin, sqrt
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     last: float
 
     @property
-    def count(self) -> float:
+    def total(self) -> float:
         """Requests in all."""
         return self.seconds * (self.first + self.last) / 2
 
@@ -59,11 +59,11 @@ def diurnal(mean: float, swing: float, period_s: float) -> list[Piece]:
     """mean (1 + swing sin(2 pi t / period)), as straight pieces."""
     points = [mean * (1 + swing * sin(2 * pi * i / DAY_PARTS)) for i in range(DAY_PARTS + 1)]
     width = period_s / DAY_PARTS
-    return [Piece(width, one, other) for one, other in zip(points, points[1:], strict=False)]
+    return [Piece(width, one, other) for one, other in pairwise(points)]
 
 
 def unit(rng: np.random.Generator, cv: float) -> Iterator[float]:
-    """Arrival times of a process of rate 1: even with a random phase where `cv` is 0, else gamma gaps (1: Poisson)."""
+    """Arrival times of a process of rate 1: `cv` 0: even with a random phase; else gamma gaps, 1: Poisson."""
     at = 0.0
     if cv == 0.0:
         at = float(rng.random())
@@ -79,13 +79,13 @@ def unit(rng: np.random.Generator, cv: float) -> Iterator[float]:
 
 def times(pieces: list[Piece], rng: np.random.Generator, cv: float, start_s: float = 0.0) -> Iterator[float]:
     """Arrival times, without end where the pieces (which repeat) have any requests in them."""
-    if not any(piece.count > 0 for piece in pieces):
+    if not any(piece.total > 0 for piece in pieces):
         return
     source = unit(rng, cv)
     wanted = next(source)
     begin, passed = start_s, 0.0
     for piece in cycle(pieces):
-        end = passed + piece.count
+        end = passed + piece.total
         while wanted < end:
             yield begin + piece.when(wanted - passed)
             wanted = next(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from mope.mapper.profile import Profile
 from mope.mapper.steps import Direct, Layered
 from mope.sim.stretch import Stretch
 
+FORGET = 50_000  # mixed steps after which the law's own table of steps is dropped: memory stays flat
 REANCHOR = 64  # steps after which the line of a model with a sliding window is drawn anew
 
 
@@ -28,6 +30,7 @@ class Costs:
         self.profile, self.law, self.overhead_s = profile, profile.law, overhead_s
         self.window = profile.shape.window
         self._turn = self.law.attention.turn if isinstance(self.law, Layered) else inf
+        self._steps = 0
         self._known: dict[tuple[int, bool], tuple[float, float]] = {}
 
     def stretch(self, now: float, step: int, batch: int, context: int) -> Stretch:
@@ -55,6 +58,9 @@ class Costs:
 
     def mixed(self, chunks: Sequence[Chunk], batch: int, context: int) -> float:
         """Seconds of one step that reads `chunks` beside `batch` decoding sequences with `context` tokens in all."""
+        self._steps += 1
+        if self._steps % FORGET == 0:
+            self.law = replace(self.law)
         law = self.law
         if isinstance(law, Direct):
             return self.overhead_s + self._direct(law, chunks, batch, context)
@@ -71,18 +77,15 @@ class Costs:
     def _layered(self, law: Layered, chunks: Sequence[Chunk], batch: int, context: int) -> float:
         shape, reading = law.shape, law.reading
         tokens, sampled = batch, batch
-        attention = reading.fixed
+        attention = float(reading.fixed)
         heads = shape.heads_per_gpu(law.tp)
         for chunk in chunks:
             tokens += chunk.tokens
             sampled += chunk.last
-            attention += (
-                reading.time(
-                    heads, shape.head_dim, law.token_bytes, law.gpu, float(chunk.tokens), float(chunk.prefix)
-                )
-                - reading.fixed
-            )
-        seconds = float(law.rows(float(tokens), float(max(sampled, 1)))) + shape.layers * float(attention)
+            size, prefix = float(chunk.tokens), float(chunk.prefix)
+            one = reading.time(heads, shape.head_dim, law.token_bytes, law.gpu, size, prefix)
+            attention += float(one) - reading.fixed
+        seconds = float(law.rows(float(tokens), float(max(sampled, 1)))) + shape.layers * attention
         if batch:
             line = law.decode(float(batch), context / batch)
             alone = float(law.rows(float(batch), float(batch)))

@@ -7,7 +7,8 @@ before every decision that could depend on it, not after every token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 
 from mope.equinox import FairScheduler, Refused
 from mope.sim.events import ARRIVAL, Events
@@ -60,19 +61,35 @@ class Simulation:
         self._arrivals = arrivals
         self._next = next(arrivals, None)
 
-    def run(self, until: float = NO_END) -> None:
-        """Let everything happen up to `until` seconds, or until all requests are over."""
-        if not self.count and self._next is not None:
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the sources and sinks outside; see `attach`."""
+        return {**vars(self), "scheduler": self.scheduler.snapshot(), "_arrivals": None, "log": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.scheduler = FairScheduler.restore(state["scheduler"])
+
+    def attach(self, arrivals: Iterator[Arrival], log: Log) -> None:
+        """Go on after a checkpoint: with the same arrivals from the beginning, and a log to go on in."""
+        taken = self.count + (self._next is not None)
+        self._arrivals = islice(arrivals, taken, None)
+        self.log = log
+
+    def start(self) -> None:
+        """Let the first request come."""
+        if self._next is not None:
             self.events.push(self._next.arrival_s, ARRIVAL, self)
-        step, events = self.events.step, self.events
-        while step():
-            if events.now >= until:
-                break
+
+    def run(self, events: int = 1 << 60) -> bool:
+        """Let so many events happen; False once all requests are over."""
+        step = self.events.step
+        return all(step() for _ in range(events))
 
     def happen(self, now: float, number: int) -> None:
         """The next request arrives."""
         arrival = self._next
-        assert arrival is not None and self.loop is not None
+        assert arrival is not None
+        assert self.loop is not None
         following = self._next = next(self._arrivals, None)
         if following is not None:
             self.events.push(following.arrival_s, ARRIVAL, self)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from mope.sim.sequence import Sequence
 
 COLUMNS = (
     "id", "client", "arrival_s", "admitted_s", "first_s", "finish_s", "prompt_tokens", "output_tokens",
-    "preempted", "status",
+    "asked_tokens", "preempted", "status",
 )  # fmt: skip
 DONE = "done"
 Floats = NDArray[np.float64]
@@ -39,14 +39,24 @@ class Log:
             self.rows.append(
                 (
                     seq.number, seq.client, seq.arrival_s, seq.admitted_s, seq.first_s, finish_s, seq.prompt,
-                    seq.made, seq.preempted, status,
+                    seq.made, seq.output, seq.preempted, status,
                 )
             )  # fmt: skip
         else:
             self._file.write(
-                f"{seq.number},{seq.client},{seq.arrival_s!r},{seq.admitted_s!r},{seq.first_s!r},{finish_s!r},"
-                f"{seq.prompt},{seq.made},{seq.preempted},{status}\n"
+                f"{seq.number},{self._name(seq.client)},{seq.arrival_s!r},{seq.admitted_s!r},{seq.first_s!r},{finish_s!r},"
+                f"{seq.prompt},{seq.made},{seq.output},{seq.preempted},{status}\n"
             )
+
+    def _name(self, client: str) -> str:
+        """A client's name as CSV has it."""
+        return f'"{client}"' if "," in client else client
+
+    def flush(self) -> int:
+        """Bring all rows to the file; gives its length in bytes."""
+        assert self._file is not None
+        self._file.flush()
+        return self._file.tell()
 
     def requests(self) -> Requests:
         """What is kept in memory, as columns."""
@@ -55,7 +65,10 @@ class Log:
 
 @dataclass(frozen=True)
 class Requests:
-    """A log as columns [n], in the order of `id`. Times in seconds; NaN where something never happened."""
+    """A log as columns [n], in the order of `id`. Times in seconds; NaN where something never happened.
+
+    `output_tokens` were made; `asked_tokens` would have been, had the request been served to its end.
+    """
 
     id: NDArray[np.int64]
     client: NDArray[np.str_]
@@ -65,6 +78,7 @@ class Requests:
     finish_s: Floats
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    asked_tokens: NDArray[np.int64]
     preempted: NDArray[np.int64]
     status: NDArray[np.str_]
 
@@ -104,8 +118,8 @@ def _rows(file: TextIO, path: Path) -> Iterator[list[str]]:
 def _columns(rows: Iterator[list[str]] | Iterator[tuple[object, ...]]) -> Requests:
     columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     kinds: Mapping[str, type] = {"client": np.str_, "status": np.str_}
-    whole = {"id", "prompt_tokens", "output_tokens", "preempted"}
-    arrays = {}
+    whole = {"id", "prompt_tokens", "output_tokens", "asked_tokens", "preempted"}
+    arrays: dict[str, Any] = {}
     for name, values in zip(COLUMNS, columns, strict=True):
         kind = kinds.get(name, np.int64 if name in whole else np.float64)
         arrays[name] = np.array(values, dtype=kind) if values else np.empty(0, kind)

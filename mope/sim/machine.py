@@ -89,8 +89,8 @@ class Machine:
             stretch = self.stretch = self.costs.stretch(now, batch.step, len(batch), batch.context)
         until = 1 if self.stepwise else most
         target = min(batch.alarm(), stretch.until, batch.step + until)
-        if batch.blocks.total < batch.blocks.at(target):
-            target = min(target, batch.blocks.last(batch.step))
+        if batch.blocks.total < batch.blocks.at(target - 1):
+            target = batch.blocks.last(batch.step) + 1
         self.begin(stretch.at(target), now, target)
 
     def begin(self, end_s: float, now: float, target: int) -> None:
@@ -99,7 +99,7 @@ class Machine:
         self.due = self.sim.events.push(end_s, STEP, self)
 
     def cut(self, now: float, least: int = 0) -> None:
-        """End a stretch at the first step that ends at `now` or later, not before step `least`; wake an idle engine."""
+        """End a stretch at the first step that ends at `now` or later, from step `least` on; wake an idle engine."""
         if not self.due:
             self.begin(now, now, self.batch.step)
         elif self.stretch is not None:
@@ -132,12 +132,12 @@ class Machine:
             tell(seq, batch.made(seq, step), now)
 
     def make_room(self, now: float) -> bool:
-        """Preempt the latest admitted until every sequence has room for its next token; says whether it had to."""
+        """Preempt the latest admitted until all have room for the token they go on from; says whether it had to."""
         batch, blocks = self.batch, self.batch.blocks
-        if blocks.at(batch.step + 1) <= blocks.total:
+        if blocks.at(batch.step) <= blocks.total:
             return False
         self.tell(now, batch.step)
-        while blocks.at(batch.step + 1) > blocks.total:
+        while blocks.at(batch.step) > blocks.total:
             seq = next(reversed(batch.running.values()))
             batch.leave(seq)
             self.stretch = None

@@ -85,13 +85,13 @@ class Scenario:
 
 def load_scenario(name: str) -> Scenario:
     """A scenario that ships, a TOML file or one of it as FILE.toml:NAME, or a trace. Raises `BadInput`."""
-    path, colon, chosen = name.rpartition(":") if ".toml:" in name else (name, "", "")
+    path, _, chosen = name.rpartition(":") if ".toml:" in name else (name, "", "")
     if path.endswith(".toml"):
         return _pick(_read(Path(path)), path, chosen, Path(path).parent)
     group, _, chosen = name.partition("/")
     if f"{group}.toml" in _shipped_files():
-        home = files("mope.sim").joinpath("scenarios", f"{group}.toml")
-        return _pick(tomllib.loads(home.read_text("utf-8")), group, chosen, Path())
+        home = Path(str(files("mope.sim").joinpath("scenarios")))
+        return _pick(_read(home / f"{group}.toml"), group, chosen, home)
     if Path(name).exists():
         return Scenario(name, trace=TraceConfig(name))
     raise ConfigError(f"scenario {name!r}", f"a .toml file, a trace, or one of {', '.join(scenario_names())}")
@@ -135,12 +135,15 @@ def _pick(data: dict[str, Any], origin: str, chosen: str, home: Path) -> Scenari
 def parse_scenario(data: Mapping[str, Any], name: str, home: Path | None = None) -> Scenario:
     """A scenario from a TOML table; `ConfigError` names the key that is wrong."""
     _known(data, KEYS, name)
+    home = home or Path()
     plain = {key: data[key] for key in ("title", "hardware", "requests", "declared") if key in data}
+    if str(plain.get("hardware", "")).endswith(".json"):
+        plain["hardware"] = str(home / plain["hardware"])
     duration = data.get("duration_s", inf)
     if not isinstance(duration, int | float) or isinstance(duration, bool):
         raise ConfigError(f"{name}: duration_s = {duration!r}", "seconds")
     clients = [one for table in data.get("clients", []) for one in _clients(table, name)]
-    trace = None if "trace" not in data else TraceConfig.of(data["trace"], name, home or Path())
+    trace = None if "trace" not in data else TraceConfig.of(data["trace"], name, home)
     return Scenario(
         name,
         duration_s=float(duration),
@@ -190,7 +193,8 @@ def _phase(phase: dict[str, Any], name: str) -> list[Piece]:
     for_s = phase.pop("for_s", None)
     if not isinstance(for_s, int | float) or not for_s > 0:
         raise ConfigError(f"client {name!r}: phase {phase}", "for_s = seconds above 0")
-    pieces, left, found = _pieces(phase, name), float(for_s), []
+    pieces, left = _pieces(phase, name), float(for_s)
+    found: list[Piece] = []
     while left > 1e-9:
         for piece in pieces:
             if piece.seconds >= left:

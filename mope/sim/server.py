@@ -20,9 +20,9 @@ class ServerConfig:
     loop: Literal["continuous", "chunked", "slora", "disaggregated"] = field(
         default="chunked",
         metadata={
-            "help": "continuous: whole prompts beside decodes (Orca); chunked: prompts in chunks within a token budget"
-            " (Sarathi); slora: prefill alone, up to 10 decode steps between admissions; disaggregated: a prefill"
-            " engine and a decode engine (DistServe)"
+            "help": "continuous: whole prompts beside decodes (Orca); chunked: prompts in chunks within a token"
+            " budget (Sarathi); slora: prefill alone, up to 10 decode steps between admissions; disaggregated:"
+            " a prefill engine and a decode engine (DistServe)"
         },
     )
     pool_tokens: int | None = field(

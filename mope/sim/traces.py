@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from mope.data.parquet import parquet_columns, parquet_rows
 from mope.errors import ConfigError, DataError
-from mope.extras import require
 from mope.sim.sequence import Arrival
 
 MOST_TOKENS = 2**31
@@ -188,15 +188,8 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    require("data", "reading parquet")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(8192):
-            yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: {error}", "a parquet file") from None
+    parquet_columns(path)
+    yield from parquet_rows(path, ())
 
 
 def _text(path: Path) -> io.TextIOBase:

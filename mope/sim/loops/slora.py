@@ -7,15 +7,11 @@ VTC-artifact, commit 192c2e2014.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
-import numpy as np
-
-from mope.sim.batch import FAR
 from mope.sim.costs import Chunk, Costs
 from mope.sim.engine import Simulation
 from mope.sim.inside import heads
 from mope.sim.machine import NO_LIMIT, Machine
+from mope.sim.peaks import Peaks
 from mope.sim.sequence import Sequence
 from mope.sim.server import ServerConfig, oversize
 from mope.types import Capacity
@@ -24,7 +20,6 @@ LEAST_PREFILL = 3072
 MOST_SHAPES = 8  # sizes of waiting heads looked at one by one
 AHEAD = 512  # steps looked ahead
 NO_CAPACITY = Capacity(float("inf"), 1)
-Held = tuple[int, int]  # (output tokens still to come after the next one, KV tokens held)
 
 
 class Slora(Machine):
@@ -39,6 +34,8 @@ class Slora(Machine):
         self.most = config.prefill_tokens or max(self.pool // 6, LEAST_PREFILL)
         self.new: list[Sequence] = []
         self.since = 0  # the step of the last prefill
+        self._peaks: Peaks | None = None
+        self._clients: set[str] = set()  # of the batch that `_peaks` is of
 
     def too_large(self, seq: Sequence) -> str:
         """See `Loop.too_large`; a lone request needs room for its adapter, and a prompt has to fit one prefill."""
@@ -80,67 +77,56 @@ class Slora(Machine):
 
     def _admit(self, now: float) -> bool:
         """Take in what fits, up to the first that does not."""
-        sim = self.sim
-        self.tell(now, self.batch.step)
-        held, clients, tokens = self._held(), self._clients(), 0
-        while sim.queued:
+        sim, step, config = self.sim, self.batch.step, self.config
+        self.tell(now, step)
+        peaks, clients, tokens = self._held(), self._clients, 0
+        while sim.queued and len(peaks) < config.max_seqs:
             request = sim.scheduler.peek(NO_CAPACITY, now)
             if request is None:
                 break
             seq = sim.open[request.id]
-            grown = sorted([*held, (self._wish(seq) - 1, seq.prompt + 1)], reverse=True)
-            room = self.pool - self.config.adapter_tokens * len(clients | {seq.client})
-            full = len(grown) > self.config.max_seqs or tokens + seq.prompt > self.most
-            if full or peak(grown) >= room:
+            left, used = self._wish(seq) - 1, seq.prompt + 1
+            room = self.pool - config.adapter_tokens * len(clients | {seq.client})
+            if tokens + seq.prompt > self.most or peaks.beside(step, used, left) >= room:
                 break
-            held, clients, tokens = grown, clients | {seq.client}, tokens + seq.prompt
+            peaks.add(step + left, used - step)
+            clients, tokens = clients | {seq.client}, tokens + seq.prompt
             self.new.append(sim.admit(seq.id, now))
+        if self.new:
+            self._peaks = None
         return bool(self.new)
+
+    def released(self, seq: Sequence) -> None:
+        """Somebody left the batch."""
+        self._peaks = None
 
     def _wish(self, seq: Sequence) -> int:
         """Output tokens that a request asks for; without, what it will really make."""
         return seq.output if seq.declared is None else max(seq.declared, seq.output)
 
-    def _held(self) -> list[Held]:
-        made, step = self.batch.made, self.batch.step
-        return sorted(
-            (
-                (self._wish(seq) - made(seq, step) - 1, seq.prompt + made(seq, step))
-                for seq in self.batch.running.values()
-            ),
-            reverse=True,
-        )
-
-    def _clients(self) -> set[str]:
-        return {seq.client for seq in self.batch.running.values()}
+    def _held(self) -> Peaks:
+        """What the batch holds, worked out again where it has changed."""
+        if self._peaks is None:
+            running = self.batch.running.values()
+            self._clients = {seq.client for seq in running}
+            self._peaks = Peaks(
+                [
+                    (self._wish(seq) - seq.made - 1 + seq.step, seq.prompt + seq.made - seq.step)
+                    for seq in running
+                ]
+            )
+        return self._peaks
 
     def _first_fit(self) -> int:
-        """Steps until one of the waiting heads may fit, at least one; before, asking is in vain.
-
-        As steps go by, all that is held and to come of the running requests moves along, so the peak of those
-        that outlast a candidate stays, and that of those it outlasts falls by one a step.
-        """
-        steps = min(self.batch.alarm() - self.batch.step, AHEAD)
-        held = self._held()
-        if steps >= FAR or not held or len(held) >= self.config.max_seqs:
-            return max(min(steps, AHEAD), 1)
-        left = np.array([one[0] for one in held])
-        peaks = left * np.arange(1, len(held) + 1) + np.cumsum([one[1] for one in held])
-        room = self.pool - self.config.adapter_tokens * len(self._clients())
-        ahead = np.arange(1, steps + 1)
-        later = left[None, :] - ahead[:, None]  # [steps, held]
-        first = steps
-        for prompt, wish in self._shapes():
-            own, used = wish - 1, prompt + 1
-            outlasted = later < own
-            over = np.where(outlasted, peaks + later + used, peaks).max(axis=1)
-            longer = (~outlasted).sum(axis=1)
-            sums = np.concatenate([[0], np.cumsum([one[1] for one in held])])
-            end = own * (longer + 1) + sums[longer] + ahead * longer + used
-            fits = np.flatnonzero(np.maximum(over, end) < room)
-            if fits.size:
-                first = min(first, int(fits[0]) + 1)
-        return first
+        """Steps until one of the waiting heads may fit, at least one; before, asking is in vain."""
+        step = self.batch.step
+        steps = min(self.batch.alarm() - step, AHEAD)
+        peaks = self._held()
+        if len(peaks) >= self.config.max_seqs:
+            return steps
+        room = self.pool - self.config.adapter_tokens * len(self._clients)
+        sizes = ((prompt + 1, wish - 1) for prompt, wish in self._shapes())
+        return min((peaks.first(step, steps, used, left, room) for used, left in sizes), default=steps)
 
     def _shapes(self) -> list[tuple[int, int]]:
         """(prompt, output asked for) of the waiting heads; where they are many, the least of each."""
@@ -149,12 +135,3 @@ class Slora(Machine):
         if len(found) <= MOST_SHAPES:
             return list(found)
         return [(min(one[0] for one in found), min(one[1] for one in found))]
-
-
-def peak(held: list[Held]) -> int:
-    """The most KV tokens held at once, for requests sorted by what is still to come, the longest first.
-
-    When the k-th is done the first k are there, and each has grown by as much as was left of the k-th.
-    """
-    sums = accumulate(used for _, used in held)
-    return max(left * k + used for k, ((left, _), used) in enumerate(zip(held, sums, strict=True), 1))

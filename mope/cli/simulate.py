@@ -1,0 +1,190 @@
+"""`mope simulate`: what a policy does to clients, on a scenario or a trace, before it is deployed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mope.sim.run import RunConfig
+    from mope.sim.scenario import Scenario
+
+
+def simulate(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="GROUP/NAME of one that ships (vtc/overload), FILE.toml, FILE.toml:NAME, or a trace (CSV, JSONL,"
+            " parquet).",
+        ),
+    ],
+    policy: Annotated[
+        str, typer.Option(help="Policies, separated by commas: fcfs, rpm:20, vtc, vtc:oracle, equinox.")
+    ] = "fcfs,vtc,equinox",
+    predictor: Annotated[
+        str, typer.Option(help="Length predictors: exact, none, noise:80 (tokens of mean error), noise:50%.")
+    ] = "noise:80",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds from --first-seed on.")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    hardware: Annotated[
+        str | None, typer.Option(metavar="NAME", help="MODEL@[Nx]GPU or a profile file, in place of its own.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A server setting: loop=slora, pool_tokens=10000."),
+    ] = None,
+    clients: Annotated[
+        str | None, typer.Option(help="For a trace: who sent what. trace, equal:N or zipf:N[:EXPONENT].")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="For a trace: let requests come so much faster.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many requests.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of logs and results; a run that was killed goes on there.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Run a made-up server under each policy, predictor and seed, and compare them.
+
+    Intervals are 95 % over seeds. "diff" is VTC's service difference in windows of 60 s (tokens a second).
+    """
+    from mope.cli.running import print_json
+    from mope.errors import ConfigError
+    from mope.sim.scenario import load_scenario
+    from mope.sim.table import rows
+
+    found = _changed(load_scenario(scenario), hardware, set_ or [], clients, speed, limit)
+    configs = _configs(policy, predictor, range(first_seed, first_seed + seeds))
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output}", "a folder")
+    runs = [_run(found, config, output) for config in configs]
+    results: dict[str, Any] = {
+        "scenario": found.name,
+        "hardware": Path(found.hardware).name,
+        "table": rows(runs),
+    }
+    if output is not None:
+        _write(output, found, {**results, "runs": runs})
+    if as_json:
+        print_json({**results, "runs": runs})
+    else:
+        _print(found, results["table"])
+
+
+def _changed(
+    scenario: Scenario,
+    hardware: str | None,
+    settings: list[str],
+    clients: str | None,
+    speed: float | None,
+    limit: int | None,
+) -> Scenario:
+    """The scenario with what the flags say in place of its own."""
+    from dataclasses import replace
+
+    from mope.errors import ConfigError
+    from mope.settings import parse_settings
+    from mope.sim.server import ServerConfig
+
+    server = replace(scenario.server, **parse_settings(settings, ServerConfig))
+    trace = scenario.trace
+    if trace is None and (clients is not None or speed is not None):
+        raise ConfigError("--clients or --speed with a scenario of its own clients", "them with a trace only")
+    if trace is not None:
+        trace = replace(
+            trace, clients=clients or trace.clients, speed=trace.speed if speed is None else speed
+        )
+    return replace(
+        scenario,
+        server=server,
+        trace=trace,
+        hardware=hardware or scenario.hardware,
+        requests=scenario.requests if limit is None else limit,
+    )
+
+
+def _configs(policy: str, predictor: str, seeds: range) -> list[RunConfig]:
+    from mope.equinox import make_policy
+    from mope.errors import ConfigError
+    from mope.sim.run import RunConfig
+
+    policies = _split(policy)
+    for word in policies:
+        make_policy(word)
+    predictors = [word.strip() for word in predictor.split(",") if word.strip()]
+    if not policies or not predictors:
+        raise ConfigError("no policy or no predictor", "at least one of each")
+    return [RunConfig(p, q, seed) for p in policies for q in predictors for seed in seeds]
+
+
+def _split(words: str) -> list[str]:
+    """Policies; `equinox:alpha=0.5,beta=0.5` is one of them: a part with = belongs to the one before."""
+    found: list[str] = []
+    for part in (part.strip() for part in words.split(",") if part.strip()):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def _run(scenario: Scenario, config: RunConfig, output: Path | None) -> dict[str, Any]:
+    from mope.sim.run import simulate, simulate_in
+
+    def watch(count: int, now: float) -> None:
+        typer.echo(f"  {config.name}: {count:,} requests, {now:,.0f} s", err=True)
+
+    typer.echo(f"{scenario.name} {config.name}", err=True)
+    if output is None:
+        summary = simulate(scenario, config.policy, config.predictor, config.seed).summary
+    else:
+        summary = simulate_in(output / "runs" / config.name, scenario, config, watch)
+    return {
+        "scenario": scenario.name,
+        "policy": config.policy,
+        "predictor": config.predictor,
+        "seed": config.seed,
+        "summary": summary,
+    }
+
+
+def _write(output: Path, scenario: Scenario, results: dict[str, Any]) -> None:
+    """results.json and the resolved config beside it."""
+    import json
+    from dataclasses import asdict
+
+    for name, value in (("results.json", results), ("config.json", asdict(scenario))):
+        partial = output / f"{name}.partial"
+        partial.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+        partial.replace(output / name)
+
+
+def _print(scenario: Scenario, found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mope.sim.table import SHOWN
+
+    table = Table("policy", "predictor", "seeds", box=None, header_style="bold")
+    for name in SHOWN.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found:
+        cells = [_cell(row[key]) for key in SHOWN]
+        table.add_row(row["policy"], row["predictor"], str(row["seeds"]), *cells)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    title = f": {scenario.title}" if scenario.title else ""
+    typer.echo(f"{scenario.name}{title}; {scenario.server.loop} loop on {Path(scenario.hardware).name}")
+
+
+def _cell(value: dict[str, float] | None) -> str:
+    if value is None:
+        return ""
+    digits = 1 if abs(value["value"]) >= 100 else 3 if abs(value["value"]) < 10 else 2
+    reach = (value["high"] - value["low"]) / 2
+    text = f"{value['value']:.{digits}f}"
+    return text if reach == 0 else f"{text} +-{reach:.{digits}f}"

@@ -1,0 +1,93 @@
+"""A log in numbers: overall and per client, throughput always beside fairness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mope.sim import metrics
+from mope.sim.log import Requests
+from mope.sim.metrics import Service
+
+SLO_TTFT_S, SLO_TPOT_S = 2.0, 0.1
+CURVE = 100
+MOST_CLIENTS = 200  # in a summary one by one: those who came with the most requests
+
+
+def summarise(
+    log: Requests,
+    duration_s: float,
+    weights: Mapping[str, float] | None = None,
+    slo: tuple[float, float] = (SLO_TTFT_S, SLO_TPOT_S),
+) -> dict[str, Any]:
+    """Everything that is measured of a run whose requests came within `duration_s`.
+
+    Jain's indices: `jain_served` of service by weight until the last arrival, `jain_ttft` of mean TTFT by client.
+    Service differences: see `mope.sim.metrics`; `windowed` and `windowed_gap` at VTC's 19 points, `accumulated`
+    and `accumulated_by_weight` at 100 points up to the last arrival.
+    """
+    service = Service.of(log)
+    weight = np.array([(weights or {}).get(name, 1.0) for name in service.names])
+    end = duration_s
+    points = metrics.difference_points(end)
+    rates = service.rates(points)
+    curve = service.received(np.linspace(0, end, CURVE + 1)[1:])
+    done = log.take(log.done)
+    spreads = {name: metrics.spread(values) for name, values in metrics.times(done).items()}
+    return {
+        "requests": len(log),
+        "done": len(done),
+        "refused": refused(log),
+        "preempted": int(log.preempted.sum()),
+        **metrics.throughput(log),
+        **spreads,
+        "goodput": metrics.goodput(log, *slo),
+        "jain_served": metrics.jain(service.received([end])[:, 0], weight),
+        "jain_ttft": _jain_ttft(done),
+        "service_difference": {
+            "windowed": metrics.summary_of(metrics.windowed_difference(*rates)),
+            "windowed_gap": metrics.summary_of(metrics.windowed_gap(*rates)),
+            "accumulated": metrics.summary_of(metrics.accumulated_difference(curve)),
+            "accumulated_by_weight": metrics.summary_of(
+                metrics.accumulated_difference(curve / weight[:, None])
+            ),
+        },
+        "clients": clients(log, weights or {}),
+    }
+
+
+def refused(log: Requests) -> dict[str, int]:
+    """Requests that were not served, by reason."""
+    reasons, counts = np.unique(log.status[~log.done], return_counts=True)
+    return {str(reason): int(count) for reason, count in zip(reasons, counts, strict=True)}
+
+
+def clients(log: Requests, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Numbers by client."""
+    names, counts = np.unique(log.client, return_counts=True)
+    chosen = names[np.sort(np.argsort(-counts, kind="stable")[:MOST_CLIENTS])]
+    return {str(name): _client(log.take(log.client == name), weights.get(str(name), 1.0)) for name in chosen}
+
+
+def _client(log: Requests, weight: float) -> dict[str, Any]:
+    done = log.take(log.done)
+    found = metrics.times(done)
+    return {
+        "weight": weight,
+        "requests": len(log),
+        "done": len(done),
+        "prompt_tokens": int(done.prompt_tokens.sum()),
+        "output_tokens": int(done.output_tokens.sum()),
+        **{name: metrics.spread(values) for name, values in found.items()},
+    }
+
+
+def _jain_ttft(done: Requests) -> float:
+    names, codes = np.unique(done.client, return_inverse=True)
+    if not len(names):
+        return 1.0
+    ttft = metrics.times(done)["ttft_s"]
+    means = np.bincount(codes, ttft) / np.bincount(codes)
+    return metrics.jain(means, np.ones(len(names)))
