@@ -161,13 +161,8 @@ class Batcher:
 
     def _work(self) -> None:
         """The thread: one batch after another, until closed and empty."""
-        try:
-            while batch := self._next():
-                self._serve(batch)
-        finally:  # however it ends, nobody may be left waiting
-            with self._changed:
-                self._closed = True
-                self._abandon("the batcher's thread ended")
+        while batch := self._next():
+            self._serve(batch)
 
     def _next(self) -> list[_Waiting]:
         """Wait for a first request, then for the window or a full batch; empty when closed and nothing is left."""
@@ -220,9 +215,13 @@ class Batcher:
                 return
             for item in batch:
                 self._fail(item, error)
-            if isinstance(error, Exception):
-                return
-            raise
+            if not isinstance(
+                error, Exception
+            ):  # meant to end the thread: it does, and nobody is left waiting
+                with self._changed:
+                    self._closed = True
+                    self._abandon(f"the batcher ended ({type(error).__name__})")
+            return
         now = self._clock()
         for item, forecast in zip(batch, found, strict=True):
             if item.deadline < now:

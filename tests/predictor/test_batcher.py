@@ -201,17 +201,18 @@ def test_a_thread_that_dies_leaves_nobody_waiting():
 
     def predict(_: list[Request]) -> list[LengthForecast]:
         release.wait(30)
-        raise SystemExit  # what ends a thread without a word
+        raise SystemExit
 
     batcher = Batcher(predict, BatcherConfig(window_us=0, max_requests=1))
     running, waiting = (batcher.submit(request) for request in requests(2))
     release.set()
     with pytest.raises(SystemExit):
         running.result(30)
-    with pytest.raises(Overloaded, match="ended"):
+    with pytest.raises(Overloaded, match="ended .SystemExit"):
         waiting.result(30)
     with pytest.raises(Overloaded):
         batcher.submit(Request("x"))
+    batcher.close()
 
 
 @pytest.mark.parametrize(
