@@ -206,9 +206,7 @@ class Batcher:
             found = self._predict([item.request for item in batch])
             if len(found) != len(batch):
                 raise ValueError(f"{len(found)} forecasts for {len(batch)} requests")
-        except (
-            BaseException
-        ) as error:  # whatever it is belongs to who asked; what ends the thread does so after
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to who asked
             if len(batch) > 1 and isinstance(error, Exception):
                 for item in batch:
                     self._answer([item])

@@ -208,7 +208,7 @@ def test_a_thread_that_dies_leaves_nobody_waiting():
     release.set()
     with pytest.raises(SystemExit):
         running.result(30)
-    with pytest.raises(Overloaded, match="ended .SystemExit"):
+    with pytest.raises(Overloaded, match="ended"):
         waiting.result(30)
     with pytest.raises(Overloaded):
         batcher.submit(Request("x"))
