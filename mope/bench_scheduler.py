@@ -22,6 +22,7 @@ CLIENTS = (100, 10_000, 1_000_000)
 POLICIES = ("equinox", "vtc:oracle", "fcfs")
 ROOM = Capacity(1e12, 1_000_000)
 LENGTHS = 1000
+CYCLES = 500
 LINEAR_LIMIT = 10_000  # clients; beyond, a single scan takes longer than a report is worth
 MANY = 100_000  # clients; beyond, only the first policy: a million take 2 GB
 MEMORY_CLIENTS = 20_000
@@ -134,7 +135,7 @@ class World:
 def scheduler_latency(
     clients: Sequence[int] = CLIENTS, policies: Sequence[str] = POLICIES, *, repeats: int = 100, seed: int = 0
 ) -> dict[str, float]:
-    """Microseconds a cycle: `NAME_CLIENTS_us` is the median of `repeats` rounds of 100 cycles.
+    """Microseconds a cycle: `NAME_CLIENTS_us` is the median of `repeats` rounds of 500 cycles.
 
     With `_low_us` and `_high_us`, its 95 % interval by ranks, and `_best_us`, the fastest round. `deque` and
     `linear` are the plain lanes. Ratios: `NAME_growth_us` and `NAME_growth_best_us` from the fewest to the most
@@ -156,7 +157,7 @@ def scheduler_latency(
     rounds: dict[str, list[float]] = {name: [] for name in worlds}
     for _ in range(repeats):
         for name, world in worlds.items():
-            rounds[name].append(world.cycle(100 if "linear" not in name else 5))
+            rounds[name].append(world.cycle(CYCLES if "linear" not in name else 5))
     gc.unfreeze()
     return _summary(rounds, clients, policies)
 

@@ -161,7 +161,7 @@ MUTANTS = [
            "if entry[2].head is None:\n                entry[2].entry = None", "if False:\n                pass",
            "sorted_list"),
     Mutant("drop", "what may be refunded is not looked at", "accounts.py",
-           "refund[job.account] = (user + job.user, resource + job.resource)", "pass",
+           "refunds[job.account] = (user + job.user, resource + job.resource)", "pass",
            "dropping_changes or owes_is_kept"),
     Mutant("drop", "whoever is idle is dropped", "accounts.py",
            "if small and self._policy", "if self._policy", "dropping_changes or owes_is_kept"),

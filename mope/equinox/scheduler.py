@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mope.equinox import checks
+from mope.equinox import checks, queue
 from mope.equinox.accounts import Accounts
 from mope.equinox.admission import Admission, AdmissionConfig
 from mope.equinox.advice import Priors, advise
@@ -18,7 +18,7 @@ from mope.equinox.metrics import Metrics, measure
 from mope.equinox.order import prospective, start_tag
 from mope.equinox.policies.base import Policy, Refused
 from mope.equinox.registry import make_policy
-from mope.equinox.state import CANCELLED, REFUSED, REQUEUED, Job
+from mope.equinox.state import CANCELLED, REFUSED, REQUEUED, Account, Job
 from mope.equinox.steps import Steps
 from mope.errors import BadInput
 from mope.types import Capacity, Forecast, Request, Usage
@@ -60,17 +60,17 @@ class FairScheduler(Steps):
                 f"request id {request.id!r} is open already", "a new id", "cancel or finish it first"
             )
         account = self.accounts.of(request.client)
-        try:
-            self.policy.accept(account, now)
-        except Refused:
-            account.tally[REFUSED] += 1
-            raise
+        if self.policy.selective:
+            self._accept(account, now)
         self.number += 1
         job = Job(request, account, self.number, prompt_tokens, now)
         if forecast is not None:
             advise(job, forecast, self.priors)
         self.jobs[request.id] = job
-        self.enqueue(job, now)
+        if account.head is None:
+            self.enqueue(job, now)
+        else:
+            queue.insert(account, job)
 
     def advise(self, request_id: str, forecast: Forecast, now: float) -> bool:
         """Take a forecast that came after its request was submitted; False where it came too late to count."""
@@ -222,6 +222,13 @@ class FairScheduler(Steps):
         from mope.equinox.snapshot import load
 
         return load(cls, snapshot, policy)
+
+    def _accept(self, account: Account, now: float) -> None:
+        try:
+            self.policy.accept(account, now)
+        except Refused:
+            account.tally[REFUSED] += 1
+            raise
 
     def _at(self, now: float) -> float:
         if not self.now <= now < END:

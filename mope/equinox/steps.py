@@ -6,8 +6,6 @@ reservation, the order of turns.
 
 from __future__ import annotations
 
-from array import array
-
 from mope.equinox import checks, lifts, queue
 from mope.equinox.accounts import Accounts
 from mope.equinox.admission import Admission, Needs
@@ -165,7 +163,13 @@ class Steps:
         self.leave(job, now)
         job.queued_s = now - job.submitted_s - job.ran_s
         if not job.admissions:
-            self._count_wait(account.tally, job)
+            tally = account.tally
+            tally[ADMITTED] += 1
+            tally[WAITED] += job.queued_s
+            if job.queued_s > tally[LONGEST]:
+                tally[LONGEST] = job.queued_s
+            if not job.foreseen:
+                tally[FALLBACKS] += 1
         job.admissions += 1
         job.running, job.admitted_s, job.stuck = True, now, False
         self.running += 1
@@ -191,15 +195,6 @@ class Steps:
         """Whose head an engine's own choice of `account` goes ahead of; only the first is counted."""
         first = self.turns.first()
         return [] if first is None or first is account else [first]
-
-    @staticmethod
-    def _count_wait(tally: array[float], job: Job) -> None:
-        tally[ADMITTED] += 1
-        tally[WAITED] += job.queued_s
-        if job.queued_s > tally[LONGEST]:
-            tally[LONGEST] = job.queued_s
-        if not job.foreseen:
-            tally[FALLBACKS] += 1
 
     def outrun(self, job: Job, now: float) -> None:
         """Charge a running job for more than was foreseen."""

@@ -24,13 +24,14 @@ class Policy:
     """Base of all policies. A policy has no state of its own: what it keeps of a client is in `Account.extra`.
 
     `Config` is a frozen dataclass of plain values; `shorthand` names the field that a bare word sets, as in
-    `rpm:20`. `lifts` says whether a client that becomes active is lifted.
+    `rpm:20`. `lifts` says whether a client that becomes active is lifted, `selective` whether `accept` is asked.
     """
 
     name: ClassVar[str] = ""
     Config: ClassVar[type[Any]] = NoConfig
     shorthand: ClassVar[str] = ""
     lifts: ClassVar[bool] = True
+    selective: ClassVar[bool] = False
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.Config() if config is None else config

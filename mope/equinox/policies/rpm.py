@@ -32,6 +32,7 @@ class Rpm(Fcfs):
     name: ClassVar[str] = "rpm"
     Config: ClassVar[type[RpmConfig]] = RpmConfig
     shorthand: ClassVar[str] = "limit"
+    selective: ClassVar[bool] = True
     config: RpmConfig
 
     def accept(self, account: Account, now: float) -> None:
