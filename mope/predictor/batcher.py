@@ -213,9 +213,7 @@ class Batcher:
                 return
             for item in batch:
                 self._fail(item, error)
-            if not isinstance(
-                error, Exception
-            ):  # meant to end the thread: it does, and nobody is left waiting
+            if not isinstance(error, Exception):  # meant to end the thread, which it does
                 with self._changed:
                     self._closed = True
                     self._abandon(f"the batcher ended ({type(error).__name__})")
