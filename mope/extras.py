@@ -11,6 +11,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "accelerate"),
     "data": ("datasets", "pyarrow"),
     "export": ("torch", "onnx", "onnxscript"),
+    "transformers": ("torch", "transformers"),
     "fit": ("scipy",),
     "plots": ("matplotlib",),
 }

@@ -64,8 +64,8 @@ def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     folder = tmp_path_factory.mktemp("exported")
     full, compact = folder / "full", folder / "compact"
     shutil.copytree(tiny, full, ignore=shutil.ignore_patterns("run"))
-    words = ["export", str(full), "--int8", "--compact", str(compact), "--json"]
+    words = ["export", str(full), "--int8", "--fp16", "--routed", "--compact", str(compact), "--json"]
     result = CliRunner().invoke(build_app(), words)
     assert result.exit_code == 0, result.output
-    assert len(json.loads(result.stdout)) == 12  # one document: six networks, two types
+    assert len(json.loads(result.stdout)["networks"]) == 18  # one document: six networks, three types
     return full, compact

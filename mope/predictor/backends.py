@@ -16,7 +16,7 @@ from mope.predictor.inputs import Batch, Inputs
 from mope.predictor.layout import ENCODER_ROUTER, TRUNK, onnx_file, weights_file
 from mope.types import BUCKETS
 
-NAMES = ("auto", "onnx", "onnx-int8", "torch", "triton")
+NAMES = ("auto", "onnx", "onnx-fp16", "onnx-int8", "torch", "triton")
 
 
 class Backend(Protocol):
@@ -75,9 +75,10 @@ def open_backend(folder: Path, config: BundleConfig, name: str = "auto", threads
         from mope.predictor.torch_backend import TorchBackend
 
         return TorchBackend(folder, config)
-    from mope.predictor.onnx_backend import OnnxBackend
+    from mope.predictor.onnx_backend import OnnxBackend, Session
 
-    return OnnxBackend(folder, config, int8=name == "onnx-int8", threads=threads)
+    kind = name.removeprefix("onnx").removeprefix("-") or "fp32"
+    return OnnxBackend(folder, config, kind=kind, session=Session(threads=threads))
 
 
 def ask(
@@ -107,7 +108,8 @@ def _no_triton() -> str:
 
 def _files(network: str) -> dict[str, str]:
     return {
-        "onnx-int8": onnx_file(network, True),
-        "onnx": onnx_file(network, False),
+        "onnx-int8": onnx_file(network, "int8"),
+        "onnx": onnx_file(network, "fp32"),
+        "onnx-fp16": onnx_file(network, "fp16"),
         "torch": weights_file(network),
     }

@@ -88,7 +88,7 @@ class MoPE:
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the bundle's files to `folder`, each whole or not at all; config.json last."""
         target = Path(folder)
-        names = [*self.config.files, layout.CALIBRATION, layout.FACTS, "README.md"]
+        names = [*self.config.files, layout.CALIBRATION, layout.FACTS, layout.CARD]
         for name in dict.fromkeys(names):
             if (self.folder / name).is_file():
                 with layout.whole(target / name) as partial:
@@ -259,7 +259,10 @@ class MoPE:
 
 def with_hashes(config: BundleConfig, folder: Path) -> BundleConfig:
     """`config` that lists the hash of every weight file now in `folder`."""
-    kinds = ("*.safetensors", "*/*.safetensors", "onnx/*.onnx", "onnx/int8/*.onnx", layout.TOKENIZER)
+    kinds = (
+        *("*.safetensors", "router/*.safetensors", "experts/*.safetensors", layout.TOKENIZER),
+        *("onnx/*.onnx*", "onnx/fp16/*.onnx*", "onnx/int8/*.onnx*"),
+    )
     found = sorted(path for kind in kinds for path in folder.glob(kind) if not path.name.startswith("."))
     return replace(config, files={p.relative_to(folder).as_posix(): layout.sha256(p) for p in found})
 

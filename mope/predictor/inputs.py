@@ -44,6 +44,21 @@ class Batch:
         )  # fmt: skip
         return part, texts
 
+    def alone(self) -> list[Batch]:
+        """One batch for each text, without padding, with the rows that read it."""
+        if len(self.ids) == 1:
+            return [self]
+        sizes = self.mask.sum(axis=1)
+        found = []
+        for place, size in enumerate(sizes):
+            rows = np.flatnonzero(self.text == place)
+            one = slice(place, place + 1), slice(size)
+            found.append(Batch(
+                self.ids[one], self.segments[one], self.mask[one], np.zeros(len(rows), np.int64),
+                self.features[rows], self.model[rows],
+            ))  # fmt: skip
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:

@@ -20,10 +20,13 @@ CONFIG = "config.json"
 CALIBRATION = "calibration.json"
 TOKENIZER = "tokenizer.json"
 FACTS = "facts.json"
+CARD = "README.md"
 ROUTER = "router.safetensors"
 FLOORS = "floors.safetensors"
 TRUNK, PROXY, ENCODER_ROUTER = "trunk", "proxy", "router"
 NETWORKS = (TRUNK, *BUCKETS, PROXY, ENCODER_ROUTER)
+ROUTED = "routed"  # the graph that holds trunk, router and experts in one file
+KINDS = ("fp32", "fp16", "int8")
 MAX_BYTES = 4 << 30
 
 
@@ -34,9 +37,9 @@ def weights_file(network: str) -> str:
     return "router/encoder.safetensors" if network == ENCODER_ROUTER else f"{network}.safetensors"
 
 
-def onnx_file(network: str, int8: bool) -> str:
-    """Path of a network's graph inside the bundle."""
-    return f"onnx/int8/{network}.onnx" if int8 else f"onnx/{network}.onnx"
+def onnx_file(network: str, kind: str) -> str:
+    """Path of a network's graph inside the bundle; `kind` is one of `KINDS`."""
+    return f"onnx/{network}.onnx" if kind == "fp32" else f"onnx/{kind}/{network}.onnx"
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from mope.export.graphs import refill, strip
+from mope.export.graphs import after, refill, save, strip
 
 ROWS = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
 
@@ -98,3 +98,40 @@ def test_strip_takes_the_notes_and_nothing_else(traced: Path, tmp_path: Path):
     strip(path)
     assert b"/home/someone" not in path.read_bytes()
     assert np.array_equal(computed(path), computed(traced))
+
+
+def test_large_weights_lie_in_a_file_beside_the_graph(traced: Path, tmp_path: Path):
+    model = onnx.load(traced)
+    save(model, tmp_path / "large.onnx", most_bytes=20)
+    files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(files) == {"large.onnx", "large.onnx.data"}
+    weights_there = [t for t in onnx.load(traced).graph.initializer if t.raw_data]
+    assert files["large.onnx.data"] > sum(len(t.raw_data) for t in weights_there)  # each starts a page
+    assert np.array_equal(computed(tmp_path / "large.onnx"), computed(traced))
+    moved = Path(tmp_path.rename(tmp_path.with_name("moved")))
+    assert np.array_equal(computed(moved / "large.onnx"), computed(traced))
+
+
+@pytest.mark.parametrize("place", ["../secret", "{root}/secret", "link"])
+def test_weights_outside_the_folder_are_refused(place: str, traced: Path, tmp_path: Path):
+    """The runtime itself says no: nothing of ours reads such files."""
+    home = tmp_path / "bundle"
+    model = onnx.load(traced)
+    save(model, home / "large.onnx", most_bytes=20)
+    (home / "large.onnx.data").rename(tmp_path / "secret")
+    (home / "link").symlink_to(tmp_path / "secret")
+    hostile = onnx.load(home / "large.onnx", load_external_data=False)
+    for tensor in hostile.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = place.format(root=tmp_path)
+    (home / "large.onnx").write_bytes(hostile.SerializeToString())
+    with pytest.raises(Exception, match="External data path"):
+        computed(home / "large.onnx")
+
+
+def test_what_comes_after_an_input(traced: Path):
+    graph = onnx.load(traced).graph
+    assert after(graph, ["x"]) == {"x", "a", "b", "c", "out"}
+    assert after(graph, ["c"]) == {"c", "out"}
+    assert after(graph, ["nothing"]) == {"nothing"}

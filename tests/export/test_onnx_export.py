@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mope.errors import MopeError
-from mope.export import onnx_export
+from mope.errors import ConfigError, MopeError
+from mope.export import onnx_export, parity, trace
+from mope.export.observe import observed
+from mope.export.quantize import SCHEMES
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.types import Request
@@ -17,8 +21,19 @@ from mope.types import Request
 
 def test_every_network_has_both_graphs(exported: tuple[Path, Path]):
     names = {"trunk", "short", "medium", "long", "proxy", "router"}
-    for folder in ("onnx", "onnx/int8"):
-        assert {p.stem for p in (exported[0] / folder).glob("*.onnx")} == names
+    for folder in ("onnx", "onnx/fp16", "onnx/int8"):
+        assert {p.stem for p in (exported[0] / folder).glob("*.onnx")} == names | {"routed"}
+
+
+def test_what_was_measured_is_in_the_facts(exported: tuple[Path, Path]):
+    facts = json.loads((exported[0] / "facts.json").read_text())
+    rows = facts["export"]["forecasts"]
+    assert {(row["graphs"], row["kind"]) for row in rows} == set(
+        itertools.product(("networks", "routed"), layout.KINDS)
+    )
+    assert all(row["prompts"] == 70 and 0 <= row["mean_tokens"] <= row["largest_tokens"] for row in rows)
+    assert "data" in facts  # what training noted is still there
+    assert json.loads((exported[1] / "facts.json").read_text()) == facts
 
 
 def test_graphs_hold_no_paths_of_this_machine(exported: tuple[Path, Path]):
@@ -37,16 +52,16 @@ def test_one_graph_is_traced_for_the_experts_and_the_proxy(
 
     def take(name: str, *_: object) -> None:
         traced.append(name)
-        target = tmp_path / layout.onnx_file(name, False)
+        target = tmp_path / layout.onnx_file(name, "fp32")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(exported[0] / layout.onnx_file(name, False), target)
+        shutil.copyfile(exported[0] / layout.onnx_file(name, "fp32"), target)
 
-    monkeypatch.setattr(onnx_export, "_write_graph", take)
+    monkeypatch.setattr(trace, "write_graph", take)
     names = ["trunk", "short", "medium", "long", "proxy", "router"]
-    onnx_export._write_graphs(names, bundle, tmp_path)
+    trace.write_graphs(names, bundle, tmp_path)
     assert traced == ["trunk", "short", "router"]
     for name in names:
-        made, kept = (folder / layout.onnx_file(name, False) for folder in (tmp_path, exported[0]))
+        made, kept = (folder / layout.onnx_file(name, "fp32") for folder in (tmp_path, exported[0]))
         assert made.read_bytes() == kept.read_bytes()
 
 
@@ -58,12 +73,60 @@ def test_the_compact_bundle_predicts_and_is_small(exported: tuple[Path, Path]):
     assert MoPE.from_pretrained(compact).backend.name == "onnx-int8"
 
 
-def test_a_graph_that_differs_is_not_kept(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = Path(shutil.copytree(tiny, tmp_path / "b", ignore=shutil.ignore_patterns("run")))
+@pytest.mark.parametrize(
+    ("bound", "words"), [("NETWORK", "the fp32 graph of"), ("MEAN", "the mean forecast by fp32")]
+)
+def test_a_graph_that_differs_is_not_kept(
+    bound: str, words: str, exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = Path(shutil.copytree(exported[0], tmp_path / "b"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     bundle = MoPE.from_pretrained(folder, backend="torch")
-    monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
-    monkeypatch.setattr(onnx_export.layout, "NETWORKS", ("trunk",))
-    batch = bundle.inputs([Request("hello")]).batch(np.array([0]))
-    with pytest.raises(MopeError, match="trunk is off by"):
-        onnx_export.export_onnx(bundle, folder, batch)
-    assert not (folder / "onnx").exists()
+    monkeypatch.setattr(parity, bound, {"fp32": -1.0})
+    monkeypatch.setattr(onnx_export, "write_graphs", lambda names, _, home: give(exported[0], home))
+    with pytest.raises(MopeError, match=f"{words}.* nothing was written"):
+        onnx_export.export_onnx(bundle, folder, onnx_export.Plan())
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def give(folder: Path, home: Path) -> None:
+    """The fp32 graphs of a bundle, without tracing them."""
+    shutil.copytree(folder / "onnx", home / "onnx", ignore=shutil.ignore_patterns("int8", "fp16"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_of_int8_answers_alike(
+    scheme: str, exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = Path(shutil.copytree(exported[0], tmp_path / "b"))
+    monkeypatch.setattr(onnx_export, "write_graphs", lambda names, _, home: give(exported[0], home))
+    bundle = MoPE.from_pretrained(folder, backend="torch")
+    facts = onnx_export.export_onnx(bundle, folder, onnx_export.Plan(int8=True, scheme=scheme))
+    rows = {row["kind"]: row for row in facts["forecasts"]}
+    assert 0 < rows["int8"]["mean_share"] < 0.05
+    assert rows["fp32"]["mean_share"] < 1e-5
+    sizes = {row["kind"]: row["bytes"] for row in facts["networks"] if row["network"] == "trunk"}
+    assert sizes["int8"] < 0.4 * sizes["fp32"]
+
+
+def test_static_scales_come_from_the_prompts_given(exported: tuple[Path, Path], tmp_path: Path):
+    bundle = MoPE.from_pretrained(exported[0], backend="torch")
+    give(exported[0], tmp_path)
+    source = tmp_path / layout.onnx_file("short", "fp32")
+    found = [
+        observed(source, onnx_export._feeds("short", bundle, tmp_path, [Request(text)]))
+        for text in ("hi", "Write a poem")
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1]
+    both = observed(
+        source, onnx_export._feeds("short", bundle, tmp_path, [Request("hi"), Request("Write a poem")])
+    )
+    for name, ends in both.items():
+        assert np.allclose(ends, np.mean([one[name] for one in found], axis=0), rtol=1e-5), name
+
+
+@pytest.mark.parametrize("plan", [{"scheme": "int3"}, {"routing": "random"}])
+def test_a_plan_that_cannot_be(plan: dict[str, str]):
+    with pytest.raises(ConfigError, match="one of"):
+        onnx_export.Plan(**plan)
