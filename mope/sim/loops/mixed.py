@@ -91,7 +91,8 @@ class Mixed(Machine):
 
     def _order_matters(self) -> bool:
         """Whether somebody would fit if the order of turns were another, and progress may change it."""
-        if not (self.batch.loud or self.batch.quieter()):
+        speaks = self.batch.loud or self.batch.quieter() or (self.reading and not self.sim.deaf)
+        if not speaks:
             return False
         return self.by_prompt or least_need(self.sim.scheduler) <= self._free
 
