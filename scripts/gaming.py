@@ -150,6 +150,11 @@ ROWS: list[tuple[str, str, Callable[[int], float]]] = [
 ]
 
 
+def signed(value: float) -> str:
+    """One decimal; no -0.0."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def main(seeds: int) -> None:
     """Print the table."""
     print("| game | policy | gain, % of the service without it | 95 % interval |\n|---|---|---|---|")
@@ -158,7 +163,8 @@ def main(seeds: int) -> None:
         mean = statistics.fmean(values)
         reach = T95[seeds] * statistics.stdev(values) / seeds**0.5
         print(
-            f"| {game} | `{policy}` | {mean:+.1f} | {mean - reach:+.1f} to {mean + reach:+.1f} |", flush=True
+            f"| {game} | `{policy}` | {signed(mean)} | {signed(mean - reach)} to {signed(mean + reach)} |",
+            flush=True,
         )
 
 

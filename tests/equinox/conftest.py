@@ -105,7 +105,15 @@ class Play:
         self.tell("submit", request.id)
 
     def capacity(self) -> Capacity:
-        return Capacity(self.rng.choice([30, 150, 300, self.pool, 10**6]), self.rng.choice([0, 1, 1, 4]))
+        """Any, or just what one of the heads needs, or one token less."""
+        kv_tokens = self.rng.choice([30, 150, 300, self.pool, 10**6])
+        heads = [queue[0] for queue in self.queues.values() if queue]
+        if heads and self.rng.random() < 0.4:
+            needs = [self.scheduler.reserved_tokens(request_id) for request_id in heads]
+            kv_tokens = self.rng.choice([min(needs), min(needs), self.rng.choice(needs)]) - self.rng.choice(
+                [0, 0, 1]
+            )
+        return Capacity(kv_tokens, self.rng.choice([0, 1, 1, 4]))
 
     def next(self) -> str | None:
         capacity = self.capacity()
