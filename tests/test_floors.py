@@ -56,6 +56,7 @@ TABLE = {
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
     "mope.bench_scheduler": Row("equinox"),
+    "mope.bench_kernels": Row("bench bootstrap data kernels predictor", "numpy torch", "onnxruntime triton"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
     "mope.testing": Row(BELOW, "numpy"),
@@ -72,7 +73,7 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench bench_mapper bench_scheduler bulk cost server training export serving_adapters",
+        f"{BELOW} bench bench_kernels bench_mapper bench_scheduler bulk cost server training export serving_adapters",
         "typer",
         "numpy rich",
         lazy=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ class What(str, Enum):
     predictor = "predictor"
     mapper = "mapper"
     scheduler = "scheduler"
+    kernels = "kernels"
 
 
 def bench(
@@ -25,20 +26,27 @@ def bench(
         What,
         typer.Argument(
             help="predictor: router, forecasts, cold start. mapper: tokens to seconds and money. "
-            "scheduler: submit, next and finish by number of clients."
+            "scheduler: submit, next and finish by number of clients. kernels: the experts in every backend, minutes."
         ),
     ] = What.predictor,
     bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Prompts to time with; default: made-up chats.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx, torch or triton.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 100,
     clients: Annotated[
         list[int] | None,
         typer.Option(min=1, help="scheduler: active clients; default: 100, 10,000, 1,000,000."),
     ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="kernels: rows of the test part of --data.")] = 500,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", help="kernels: bert-base, minilm; default: both.")
+    ] = None,
+    with_compile: Annotated[
+        bool, typer.Option("--compile", help="kernels: torch.compile, too; a minute a network.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time a hot path on this machine: look at load_1m before believing a number."""
@@ -48,6 +56,8 @@ def bench(
     numbers: dict[str, object] = dict(machine())
     if what is What.scheduler:
         numbers |= _scheduler(clients, repeats)
+    elif what is What.kernels:
+        numbers = _kernels(bundle or None, data, rows, shapes, repeats, threads, with_compile)
     else:
         from mope.predictor.bundle import MoPE
 
@@ -98,11 +108,51 @@ def _scheduler(clients: Sequence[int] | None, repeats: int) -> dict[str, float]:
     return scheduler_latency(clients or CLIENTS, repeats=repeats) | scheduler_memory()
 
 
+def _kernels(
+    source: str | None, data: Sequence[str] | None, rows: int, shapes: Sequence[str] | None, repeats: int,
+    threads: int, with_compile: bool,
+) -> dict[str, object]:  # fmt: skip
+    """Operations, passes and forecasts; the error is told on the test part of `data`."""
+    from rich.console import Console
+
+    from mope.extras import require
+
+    require("torch", "mope bench kernels")
+    from mope.bench_kernels.run import bench_kernels
+    from mope.bench_kernels.timing import Budget
+    from mope.data.load import read_examples
+    from mope.data.split import split
+    from mope.data.synthetic import synthetic
+
+    known = synthetic(rows)
+    if data:
+        found = read_examples(list(data))
+        known = found.take(split(found)["test"][:rows])
+    return bench_kernels(
+        source, known, shapes=shapes, budget=Budget(repeats=repeats), threads=threads,
+        with_compile=with_compile, with_accuracy=bool(data), log=Console(stderr=True).print,
+    )  # fmt: skip
+
+
 def _print(numbers: Mapping[str, object]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("measure", "value", box=None)
-    for name, value in numbers.items():
+    for name, value in _flat(numbers):
         table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
     Console().print(table)
+
+
+def _flat(numbers: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested numbers as lines; the place in a list counts from 0."""
+    if isinstance(numbers, Mapping):
+        for name, value in numbers.items():
+            yield from _flat(
+                value, f"{prefix}{name}: " if isinstance(value, (Mapping, list)) else f"{prefix}{name}"
+            )
+    elif isinstance(numbers, list):
+        for place, value in enumerate(numbers):
+            yield from _flat(value, f"{prefix}{place}: ")
+    else:
+        yield prefix, numbers

@@ -1,0 +1,99 @@
+"""Everything of `mope bench kernels` in one document."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mope.bench_kernels import side_by_side
+from mope.bench_kernels.device import device, facts
+from mope.bench_kernels.numerics import errors
+from mope.bench_kernels.passes import grid, time_passes
+from mope.bench_kernels.timing import Budget
+from mope.data.records import LengthData
+from mope.errors import ConfigError
+from mope.kernels import missing, roofline
+from mope.kernels.roofline import Shape
+from mope.predictor.bundle import MoPE
+from mope.predictor.layout import TRUNK
+from mope.predictor.made_up import SHAPES
+from mope.predictor.torch_backend import TorchBackend, load_network
+from mope.types import BUCKETS
+
+ROOFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 128)
+NUMERICS_ROWS = 64
+Log = Callable[[str], None]
+
+
+def bench_kernels(
+    source: str | None,
+    data: LengthData,
+    *,
+    shapes: Sequence[str] | None = None,
+    budget: Budget | None = None,
+    threads: int = 1,
+    with_compile: bool = False,
+    with_accuracy: bool = True,
+    log: Log = lambda _: None,
+) -> dict[str, object]:
+    """Device and versions, roofline, operations (on a GPU), passes of made-up experts, forecasts of a bundle.
+
+    `data` are requests with lengths: all are asked, and (with `with_accuracy`) the error is told. `shapes` are
+    encoders of `made_up.SHAPES`, all by default. Takes minutes; `log` hears what is being measured.
+    """
+    budget, shapes = budget or Budget(), shapes or tuple(SHAPES)
+    if unknown := sorted(set(shapes) - set(SHAPES)):
+        raise ConfigError(f"shape {unknown[0]!r}", f"one of {', '.join(SHAPES)}")
+    side_by_side.threads_of_torch(threads)
+    on_gpu = device().type == "cuda"
+    found: dict[str, object] = {"device": facts(), "roofline": rooflines()}
+    log("operations")
+    found["ops"] = _ops() if on_gpu and not missing() else {"skipped": missing() or "no GPU is at hand"}
+    passes: list[dict[str, object]] = []
+    for name in shapes:
+        log(f"passes of three experts of {name}")
+        with tempfile.TemporaryDirectory() as folder:
+            passes += time_passes(name, SHAPES[name], list(grid(on_gpu)), budget, Path(folder), with_compile)
+    found["passes"] = passes
+    log("forecasts of the bundle")
+    bundles = side_by_side.opened(source, threads, with_compile)
+    found["forecasts"] = side_by_side.forecasts(bundles, data.requests, budget)
+    fastest = bundles.get("triton") or bundles.get("onnx-int8") or next(iter(bundles.values()))
+    found["callers"] = {fastest.backend.name: side_by_side.callers(fastest, data.requests)}
+    if with_accuracy:
+        log(f"error on {len(data)} requests")
+        found["accuracy"] = side_by_side.accuracy(bundles, data)
+    if side_by_side.EAGER in bundles:
+        log("numerics")
+        found["numerics"] = _numerics(bundles[side_by_side.EAGER], data)
+    found["device_after"] = facts()
+    return found
+
+
+def rooflines() -> dict[str, dict[str, object]]:
+    """The least of each batch of texts of 128 tokens, hard and soft, for both encoders; and of a shared trunk."""
+    found = {}
+    for name, e in SHAPES.items():
+        for shared in (0, e.num_hidden_layers - 1):
+            shape = Shape(e.hidden_size, e.num_hidden_layers, e.intermediate_size, shared=shared)
+            for batch in ROOFLINE_BATCHES:
+                for routing, experts in (("hard", 1), ("soft", 3)):
+                    key = f"{name}, {shared} shared layers, {batch} x 128, {routing}"
+                    found[key] = roofline.report([128] * batch, shape, experts)
+    return found
+
+
+def _ops() -> list[dict[str, object]]:
+    from mope.bench_kernels.ops import time_ops
+
+    return time_ops()
+
+
+def _numerics(bundle: MoPE, data: LengthData) -> dict[str, dict[str, float]]:
+    assert isinstance(bundle.backend, TorchBackend)
+    config = bundle.config
+    names = [*([TRUNK] if config.shared_layers else []), *BUCKETS]
+    networks = {name: load_network(name, bundle.folder, config).eval() for name in names}
+    some = data.requests[:NUMERICS_ROWS]
+    return errors(networks, config, bundle.inputs(some))
