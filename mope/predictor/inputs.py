@@ -46,9 +46,9 @@ class Batch:
 
     def alone(self) -> list[Batch]:
         """One batch for each text, without padding, with the rows that read it."""
-        if len(self.ids) == 1:
-            return [self]
         sizes = self.mask.sum(axis=1)
+        if len(sizes) == 1 and sizes[0] == self.ids.shape[1]:
+            return [self]
         found = []
         for place, size in enumerate(sizes):
             rows = np.flatnonzero(self.text == place)

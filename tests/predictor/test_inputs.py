@@ -82,3 +82,22 @@ def test_no_requests(tokenizer: Tokenizer):
 def test_features_at_hand_are_not_computed_again(tokenizer: Tokenizer):
     ready = np.full((1, len(NAMES)), 7, np.float32)
     assert build_inputs(REQUESTS[:1], tokenizer, RULE, features=ready).features is ready
+
+
+def test_alone_every_text_has_its_rows_and_no_padding(inputs: Inputs):
+    batch = inputs.batch(np.array([1, 2, 4]))
+    first, second = batch.alone()
+    assert first.ids.tolist() == [[CLS, A, B, SEP]]
+    assert second.ids.tolist() == [[CLS, A, SEP]]
+    assert second.mask.tolist() == second.mask.clip(1).tolist()
+    assert [part.text.tolist() for part in (first, second)] == [[0], [0, 0]]
+    assert [part.model.tolist() for part in (first, second)] == [[2], [0, 0]]
+    assert np.array_equal(second.features, batch.features[[0, 2]], equal_nan=True)
+
+
+def test_a_text_that_is_alone_already_loses_its_padding(inputs: Inputs):
+    part, _ = inputs.batch(np.array([1, 2])).subset(np.array([0]))
+    assert part.ids.tolist() == [[CLS, A, SEP, 0]]
+    (alone,) = part.alone()
+    assert alone.ids.tolist() == [[CLS, A, SEP]]
+    assert alone.alone() == [alone]
