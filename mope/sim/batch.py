@@ -18,8 +18,8 @@ class Batch:
         self.running: dict[int, Sequence] = {}  # by number, the last admitted last
         self.blocks = Blocks(blocks, size)
         self.loud: dict[int, Sequence] = {}  # whose progress moves a counter
-        self._offset = 0
-        self._alarms: list[tuple[int, int, Sequence]] = []
+        self.offset = 0  # tokens held less the step, over all sequences
+        self.alarms: list[tuple[int, int, Sequence]] = []  # a heap of (step, number, who)
         self._quiet: list[tuple[int, int, Sequence, int]] = []
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class Batch:
     @property
     def context(self) -> int:
         """Tokens of context that the next step reads, over all sequences."""
-        return self._offset + len(self.running) * self.step
+        return self.offset + len(self.running) * self.step
 
     def made(self, seq: Sequence, step: int) -> int:
         """Output tokens a running sequence has at `step`."""
@@ -42,26 +42,26 @@ class Batch:
         seq.step = self.step
         held = seq.prompt + seq.made
         self.running[seq.number] = seq
-        self._offset += held - self.step
+        self.offset += held - self.step
         self.blocks.add(held, self.step)
         self.ring(seq, limit)
-        loud = self.step + quiet - seq.made + 1
-        if loud <= self.step:
+        if quiet < seq.made:
             self.loud[seq.number] = seq
-        elif loud < self.step + seq.output - seq.made:
-            heappush(self._quiet, (int(loud), seq.number, seq, seq.preempted))
+        elif quiet + 1 < seq.output:
+            loud = self.step + int(quiet) - seq.made + 1
+            heappush(self._quiet, (loud, seq.number, seq, seq.preempted))
 
     def ring(self, seq: Sequence, limit: int) -> None:
         """Set the alarm of a running sequence: at `limit` tokens in all, or when it is done."""
         done = seq.step + seq.output - seq.made
         full = seq.step + limit - seq.prompt - seq.made
         seq.entry = (min(done, max(full, self.step + 1)), seq.number, seq)
-        heappush(self._alarms, seq.entry)
+        heappush(self.alarms, seq.entry)
 
     def leave(self, seq: Sequence) -> None:
         """Take a sequence out, with what it has made so far."""
         self.blocks.remove(seq.prompt + seq.made, seq.step)
-        self._offset -= seq.prompt + seq.made - seq.step
+        self.offset -= seq.prompt + seq.made - seq.step
         seq.made = self.made(seq, self.step)
         seq.entry = None
         del self.running[seq.number]
@@ -69,16 +69,18 @@ class Batch:
 
     def alarm(self) -> int:
         """The next step at which a sequence rings."""
-        alarms = self._alarms
+        alarms = self.alarms
         while alarms and alarms[0][2].entry is not alarms[0]:
             heappop(alarms)
         return alarms[0][0] if alarms else FAR
 
     def ringing(self) -> list[Sequence]:
         """The sequences whose alarm is due, in the order of their numbers."""
-        found = []
-        while self.alarm() <= self.step:
-            found.append(heappop(self._alarms)[2])
+        alarms, found = self.alarms, []
+        while alarms and alarms[0][0] <= self.step:
+            entry = heappop(alarms)
+            if entry[2].entry is entry:
+                found.append(entry[2])
         return found
 
     def speaking(self, step: int) -> list[Sequence]:

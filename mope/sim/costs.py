@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 from typing import NamedTuple
+
+import numpy as np
 
 from mope.mapper.profile import Profile
 from mope.mapper.steps import Direct, Layered
 from mope.sim.stretch import Stretch
 
-FORGET = 50_000  # mixed steps after which the law's own table of steps is dropped: memory stays flat
+LEAST_TABLE = 2048  # tokens in a table of steps
 REANCHOR = 64  # steps after which the line of a model with a sliding window is drawn anew
 
 
@@ -30,7 +31,10 @@ class Costs:
         self.profile, self.law, self.overhead_s = profile, profile.law, overhead_s
         self.window = profile.shape.window
         self._turn = self.law.attention.turn if isinstance(self.law, Layered) else inf
-        self._steps = 0
+        self._heads = profile.shape.heads_per_gpu(profile.tp)
+        self._tokens: list[float] = []
+        self._sampled: list[float] = []
+        self._beside: dict[tuple[int, bool], tuple[float, float]] = {}
         self._known: dict[tuple[int, bool], tuple[float, float]] = {}
 
     def stretch(self, now: float, step: int, batch: int, context: int) -> Stretch:
@@ -58,9 +62,6 @@ class Costs:
 
     def mixed(self, chunks: Sequence[Chunk], batch: int, context: int) -> float:
         """Seconds of one step that reads `chunks` beside `batch` decoding sequences with `context` tokens in all."""
-        self._steps += 1
-        if self._steps % FORGET == 0:
-            self.law = replace(self.law)
         law = self.law
         if isinstance(law, Direct):
             return self.overhead_s + self._direct(law, chunks, batch, context)
@@ -75,22 +76,43 @@ class Costs:
         return seconds
 
     def _layered(self, law: Layered, chunks: Sequence[Chunk], batch: int, context: int) -> float:
-        shape, reading = law.shape, law.reading
-        tokens, sampled = batch, batch
-        attention = float(reading.fixed)
-        heads = shape.heads_per_gpu(law.tp)
+        tokens, sampled, attention = batch, batch, 0.0
         for chunk in chunks:
             tokens += chunk.tokens
             sampled += chunk.last
-            size, prefix = float(chunk.tokens), float(chunk.prefix)
-            one = reading.time(heads, shape.head_dim, law.token_bytes, law.gpu, size, prefix)
-            attention += float(one) - reading.fixed
-        seconds = float(law.rows(float(tokens), float(max(sampled, 1)))) + shape.layers * attention
+            attention += self._reading(law, float(chunk.tokens), float(chunk.prefix))
+        seconds = self._rows(law, tokens, max(sampled, 1)) + attention + law.shape.layers * law.reading.fixed
         if batch:
-            line = law.decode(float(batch), context / batch)
-            alone = float(law.rows(float(batch), float(batch)))
-            seconds += float(line.seconds) - alone + float(line.per_token) * context
+            fixed, per_token = self._attention(law, batch, context / batch)
+            seconds += fixed + per_token * context
         return seconds
+
+    def _reading(self, law: Layered, tokens: float, prefix: float) -> float:
+        """Attention of one chunk in all layers, without what is paid once for all chunks."""
+        shape, reading = law.shape, law.reading
+        one = reading.time(self._heads, shape.head_dim, law.token_bytes, law.gpu, tokens, prefix)
+        return shape.layers * (float(one) - reading.fixed)
+
+    def _attention(self, law: Layered, batch: int, mean: float) -> tuple[float, float]:
+        """Attention of the decoding sequences of a mixed step: seconds, and seconds per token of context."""
+        key = batch, mean <= self._turn
+        found = None if self.window else self._beside.get(key)
+        if found is None:
+            line, alone = law.decode(float(batch), mean), law.rows(float(batch), float(batch))
+            found = self._beside[key] = float(line.seconds - alone), float(line.per_token)
+        return found
+
+    def _rows(self, law: Layered, tokens: int, sampled: int) -> float:
+        """`law.rows`: what all tokens take, and what the sampled ones take more. Both from tables made once."""
+        if tokens >= len(self._tokens) or sampled >= len(self._sampled):
+            most = 2 * max(tokens, sampled, LEAST_TABLE)
+            all_tokens = np.arange(most, dtype=np.float64)
+            # One token stands for none: a step without tokens does not come.
+            all_tokens[0] = 1.0
+            one = float(law.rows(1.0, 1.0))
+            self._tokens = np.asarray(law.rows(all_tokens, 1.0)).tolist()
+            self._sampled = (np.asarray(law.rows(np.ones(most), all_tokens)) - one).tolist()
+        return self._tokens[tokens] + self._sampled[sampled]
 
     def transfer(self, tokens: int) -> float:
         """Seconds to move the KV cache of so many tokens to another engine, over the GPU's link."""

@@ -82,8 +82,7 @@ class Simulation:
 
     def run(self, events: int = 1 << 60) -> bool:
         """Let so many events happen; False once all requests are over."""
-        step = self.events.step
-        return all(step() for _ in range(events))
+        return self.events.run(events)
 
     def happen(self, now: float, number: int) -> None:
         """The next request arrives."""

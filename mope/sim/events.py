@@ -30,11 +30,12 @@ class Events:
         heappush(self._queue, (time, priority, self._number, target))
         return self._number
 
-    def step(self) -> bool:
-        """Let the next event happen; False where there is none."""
-        if not self._queue:
-            return False
-        time, _, number, target = heappop(self._queue)
-        self.now = time
-        target.happen(time, number)
+    def run(self, count: int) -> bool:
+        """Let the next `count` events happen; False once there is none."""
+        queue = self._queue
+        for _ in range(count):
+            if not queue:
+                return False
+            self.now, _, number, target = heappop(queue)
+            target.happen(self.now, number)
         return True

@@ -27,6 +27,7 @@ class Machine:
         self.stretch: Stretch | None = None
         self.due = 0  # number of the event that ends what goes on; 0: idle
         self.target = 0  # the batch step at which it ends
+        self.roomy = 0  # a step up to which memory certainly suffices for the batch of the stretch
         self.busy_s = 0.0
         self.began_s = self.ends_s = 0.0
 
@@ -41,9 +42,10 @@ class Machine:
         self.due = 0
         self.busy_s += now - self.began_s
         batch = self.batch
-        batch.step = self.target
-        for seq in batch.ringing():
-            self.ring(seq, now)
+        batch.step = target = self.target
+        if batch.alarms and batch.alarms[0][0] <= target:
+            for seq in batch.ringing():
+                self.ring(seq, now)
         if self.stepwise:
             self.tell(now, batch.step)
         self.decide(now)
@@ -86,10 +88,12 @@ class Machine:
         batch = self.batch
         stretch = self.stretch
         if stretch is None or batch.step >= stretch.until:
-            stretch = self.stretch = self.costs.stretch(now, batch.step, len(batch), batch.context)
+            context = batch.context
+            stretch = self.stretch = self.costs.stretch(now, batch.step, len(batch.running), context)
+            self.roomy = batch.step + batch.blocks.surely(context)
         until = 1 if self.stepwise else most
         target = min(batch.alarm(), stretch.until, batch.step + until)
-        if batch.blocks.total < batch.blocks.at(target - 1):
+        if target > self.roomy and batch.blocks.total < batch.blocks.at(target - 1):
             target = batch.blocks.last(batch.step) + 1
         self.begin(stretch.at(target), now, target)
 

@@ -41,6 +41,11 @@ class Blocks:
         none = self._rest[0] if rest == 0 else 0
         return self.fixed + self._whole + self.count * (whole + 1) + second - none
 
+    def surely(self, tokens: int) -> int:
+        """Steps for which all fit that hold `tokens` together now, as far as that can be seen at once."""
+        left = self.total - self.fixed - self.count - tokens // self.size - 1
+        return left * self.size // self.count
+
     def last(self, step: int) -> int:
         """The last step from `step` on at which all still fit; below `step` where they do not fit now."""
         if not self.count:

@@ -25,6 +25,7 @@ class Mixed(Machine):
         self.unread = 0  # prompt tokens of them
         self._chunks: list[Chunk] = []
         self._most = config.step_tokens if config.loop == "chunked" else config.prefill_tokens or NO_LIMIT
+        self._seats = config.max_seqs
         self._reserved = 0  # KV tokens kept for all admitted requests
         self._ask = True  # whether an admission may have become possible
         self._restless = False  # whether only the order of turns keeps somebody from being admitted
@@ -37,13 +38,15 @@ class Mixed(Machine):
         """Decodes first; then what fits is admitted, and prompts are read with what the budget leaves."""
         if self._chunks:
             self._end_reading(now)
-        preempted = bool(self.batch.running) and self.make_room(now)
+        batch = self.batch
+        roomy = self.stretch is not None and batch.step <= self.roomy
+        preempted = not roomy and bool(batch.running) and self.make_room(now)
         budget = self._budget() if self.reading or self.sim.queued else 0
         if self.sim.queued and not preempted and (self._ask or self._restless or self.stepwise):
             self._admit(now, budget)
         if self.reading:
             self._read(now, budget)
-        elif self.batch.running:
+        elif batch.running:
             self.decode(now, 1 if self._restless or (self._ask and self.sim.queued) else NO_LIMIT)
 
     def queued(self, seq: Sequence, now: float, first: bool) -> None:
@@ -57,7 +60,7 @@ class Mixed(Machine):
 
     @property
     def _slots(self) -> int:
-        return self.config.max_seqs - len(self.batch) - len(self.reading)
+        return self._seats - len(self.batch.running) - len(self.reading)
 
     @property
     def _free(self) -> int:
@@ -72,7 +75,7 @@ class Mixed(Machine):
         self._ask = self._restless = False
         self.tell(now, self.batch.step)
         while sim.queued:
-            if self.unread >= budget - len(self.batch):
+            if self.unread >= budget - len(self.batch.running):
                 self._ask = True
                 return
             slots = self._slots
@@ -108,7 +111,8 @@ class Mixed(Machine):
     def _read(self, now: float, budget: int) -> None:
         """Begin a step that reads as much of the prompts as the budget leaves, in order; at least one token."""
         batch, chunks = self.batch, self._chunks
-        left = max(budget - len(batch), 1)
+        running = len(batch.running)
+        left = max(budget - running, 1)
         for seq in self.reading:
             tokens = min(left, seq.to_read - seq.read)
             chunks.append(Chunk(tokens, seq.read, seq.read + tokens == seq.to_read))
@@ -118,7 +122,7 @@ class Mixed(Machine):
             if left <= 0:
                 break
         self.stretch = None
-        seconds = self.costs.mixed(chunks, len(batch), batch.context)
+        seconds = self.costs.mixed(chunks, running, batch.context)
         self.begin(now + seconds, now, batch.step + 1)
 
     def _budget(self) -> int:
