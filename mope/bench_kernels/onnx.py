@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +65,10 @@ def _export(network: nn.Module, config: BundleConfig, path: Path) -> None:
     shapes = ({0: texts, 1: size},) * 3 + ({0: texts},) * 3
     own = Expert(config, 0).eval()
     own.load_state_dict(network.state_dict())
-    torch.onnx.export(
-        own, given, path, input_names=NAMES, output_names=["out"], dynamic_shapes=shapes, dynamo=True,
-        verbose=False,
-    )  # fmt: skip
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators that are not used
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            own, given, path, input_names=NAMES, output_names=["out"], dynamic_shapes=shapes, dynamo=True,
+            verbose=False,
+        )  # fmt: skip
