@@ -20,6 +20,7 @@ COMMANDS = {
     "cost": "mope cost prompts.txt --prices gpt-4o-mini",
     "fit-profile": "mope fit-profile steps.csv --model llama-3.1-8b --gpu l40s --output mine.json",
     "simulate": "mope simulate vtc/overload --policy fcfs,vtc,equinox --seeds 3",
+    "study": "mope study vtc",
     "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
 }

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mope.errors import ConfigError
+from mope.sim import vtc
 from mope.sim.arrivals import Piece
 from mope.sim.sequence import Arrival
 from mope.sim.server import ServerConfig
@@ -37,14 +38,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-KEYS = ("title", "hardware", "duration_s", "requests", "declared", "server", "clients", "trace")
+KEYS = ("title", "hardware", "duration_s", "requests", "declared", "draws", "server", "clients", "trace")
 CLIENT_KEYS = ("name", "copies", "weight", "arrivals", "prompt_tokens", "output_tokens", "phases", "rate")
 DEFAULT_HARDWARE = "llama-2-7b@a100-80g"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A workload and a server. `declared`: exact where requests ask for just the tokens they make, else none."""
+    """A workload and a server. `declared`: exact where requests ask for just the tokens they make, else none.
+
+    `draws`: own, or vtc for arrivals as that study's script draws them."""
 
     name: str
     title: str = ""
@@ -52,6 +55,7 @@ class Scenario:
     duration_s: float = inf
     requests: int | None = None
     declared: str = "none"
+    draws: str = "own"
     server: ServerConfig = field(default_factory=ServerConfig)
     clients: tuple[ClientLoad, ...] = ()
     trace: TraceConfig | None = None
@@ -59,6 +63,8 @@ class Scenario:
     def __post_init__(self) -> None:
         if bool(self.clients) == (self.trace is not None):
             raise ConfigError(f"{self.name}: clients and trace", "[[clients]] or [trace], one of them")
+        if self.draws not in ("own", "vtc"):
+            raise ConfigError(f"{self.name}: draws = {self.draws!r}", "own or vtc")
         if self.declared not in ("exact", "none"):
             raise ConfigError(f"{self.name}: declared = {self.declared!r}", "exact or none")
         if not self.duration_s > 0 or (self.requests is not None and self.requests < 1):
@@ -75,6 +81,8 @@ class Scenario:
         """Its requests in the order of arrival."""
         if self.trace is not None:
             return self.trace.arrivals(seed, self.declared, self.duration_s, self.requests)
+        if self.draws == "vtc":
+            return vtc.arrivals(self.clients, self.duration_s, seed)
         return mixed(self.clients, seed, self.declared, self.duration_s, self.requests)
 
     @property
@@ -136,7 +144,7 @@ def parse_scenario(data: Mapping[str, Any], name: str, home: Path | None = None)
     """A scenario from a TOML table; `ConfigError` names the key that is wrong."""
     _known(data, KEYS, name)
     home = home or Path()
-    plain = {key: data[key] for key in ("title", "hardware", "requests", "declared") if key in data}
+    plain = {key: data[key] for key in ("title", "hardware", "requests", "declared", "draws") if key in data}
     if str(plain.get("hardware", "")).endswith(".json"):
         plain["hardware"] = str(home / plain["hardware"])
     duration = data.get("duration_s", inf)
