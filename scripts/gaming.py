@@ -19,6 +19,7 @@ from mope.types import Forecast, Request
 
 STEPS = 4000
 SLOTS = 16
+BACKLOG = 17  # more than could start in one step, so that no queue is ever empty
 SIZES = (1, 200)
 T95 = {5: 2.776, 10: 2.262, 20: 2.093, 30: 2.045}
 
@@ -32,7 +33,7 @@ class Crowd:
         seed: int,
         *,
         others: int = 2,
-        backlog: int = SLOTS,
+        backlog: int = BACKLOG,
         names: Callable[[int], str] = lambda i: "player",
         groups: dict[str, str] | None = None,
         factor: float = 1.0,
@@ -43,7 +44,7 @@ class Crowd:
         self.engine.foresee = self.foresee
         self.engine.report = report
         self.names, self.factor = names, factor
-        self.wanted = {"player": backlog, **{f"other{i}": SLOTS for i in range(others)}}
+        self.wanted = {"player": backlog, **{f"other{i}": BACKLOG for i in range(others)}}
         self.streams = {name: random.Random(f"{seed} {name}") for name in self.wanted}
         self.sent = dict.fromkeys(self.wanted, 0)
         self.waiting = dict.fromkeys(self.wanted, 0)
@@ -90,7 +91,7 @@ def gain(base: Crowd, played: Crowd, steps: int = STEPS) -> float:
 
 
 def flood(policy: str) -> Callable[[int], float]:
-    return lambda seed: gain(Crowd(policy, seed), Crowd(policy, seed, backlog=10 * SLOTS))
+    return lambda seed: gain(Crowd(policy, seed), Crowd(policy, seed, backlog=10 * BACKLOG))
 
 
 def split(policy: str, tied: bool = False) -> Callable[[int], float]:

@@ -20,7 +20,8 @@ STRICT = AdmissionConfig(bypass_limit=0)  # stop at the first head that does not
 
 
 class Closed:
-    """Clients that always have `backlog` requests waiting, on a toy engine.
+    """Clients that always have `backlog` requests waiting, on a toy engine; more than it has slots, so that no
+    queue is ever empty, even within a step.
 
     `given[client]` is the true cost of the requests admitted so far, `flying` those in flight: id -> the cost
     it was foreseen at minus its true cost. Lengths come from a stream of each client's own.
@@ -78,16 +79,15 @@ def spread(series: list[float]) -> float:
 
 
 @worlds
-@given(seeds, st.integers(150, 600), st.integers(2, 20), st.integers(2, 4), st.booleans())
+@given(seeds, st.integers(130, 400), st.integers(2, 20), st.integers(2, 4), st.booleans())
 def test_vtc_keeps_two_backlogged_clients_within_2u(seed, pool, slots, clients, weighted):
     """Theorem 4.4: |W_f - W_g| <= 2 max(w_p L_in, w_q M) over any interval; divided by weight when weighted."""
-    rng = random.Random(seed)
     names = [f"c{i}" for i in range(clients)]
-    weights = {name: rng.choice([0.5, 1.0, 3.0]) if weighted else 1.0 for name in names}
+    weights = dict(zip(names, [0.5, 3.0, 1.0, 1.0] if weighted else [1.0] * 4, strict=False))
     engine = ToyEngine(FairScheduler("vtc", admission=STRICT, weights=weights), pool=pool, slots=slots)
-    world = Closed(engine, seed, dict.fromkeys(names, slots))
+    world = Closed(engine, seed, dict.fromkeys(names, slots + 1))
     series = []
-    for _ in range(250):
+    for _ in range(900 if weighted else 250):
         world.tick()
         series.append({name: engine.served[name] / weights[name] for name in names})
     bound = 2 * max(1 * 60, 2 * pool) / min(weights.values())
@@ -119,7 +119,7 @@ def test_with_forecasts_the_gap_is_2u_and_what_is_not_settled(seed, slots, clien
     names = [f"c{i}" for i in range(clients)]
     scheduler = FairScheduler(policy, admission=STRICT)
     engine = ToyEngine(scheduler, pool=10**4, slots=slots, foresee=wrong_by(factors, seed))
-    world = Closed(engine, seed, dict.fromkeys(names, slots))
+    world = Closed(engine, seed, dict.fromkeys(names, slots + 1))
     unsettled = 0.0
     for _ in range(250):
         world.tick()
@@ -140,7 +140,7 @@ def test_bypasses_do_not_add_up(seed, limit):
     """
     config = AdmissionConfig(bypass_limit=limit, bypass_s=1e9)
     engine = ToyEngine(FairScheduler("vtc:forecast", admission=config), pool=250, slots=8)
-    world = Closed(engine, seed, {"large": 8, "small": 8})
+    world = Closed(engine, seed, {"large": 9, "small": 9})
     world.sizes = {"large": (60, 90, 60, 80), "small": (20, 40, 10, 40)}
     for _ in range(1200):
         world.tick()
@@ -155,7 +155,7 @@ def test_idle_credit_cannot_be_saved_up(seed, slots, policy):
     engine = ToyEngine(FairScheduler(policy, admission=STRICT), pool=10**4, slots=slots)
     if policy != "vtc:forecast":
         engine.k_out = 4.0
-    world = Closed(engine, seed, {"stays": slots, "returns": slots})
+    world = Closed(engine, seed, {"stays": slots + 1, "returns": slots + 1})
     for _ in range(4):
         world.away = {"returns"}
         world.run(100)
@@ -213,7 +213,7 @@ def test_a_group_is_one_client_whatever_its_names(seed):
 def flood(seed: int, backlog: int, policy: str, steps: int = 400) -> float:
     """Service of a client among three that are always backlogged, itself with `backlog` requests waiting."""
     engine = ToyEngine(FairScheduler(policy), pool=2000, slots=16, step_s=0.25)
-    world = Closed(engine, seed, {"flooder": backlog, "b": 16, "c": 16})
+    world = Closed(engine, seed, {"flooder": backlog, "b": 17, "c": 17})
     world.run(steps)
     return engine.served["flooder"]
 
@@ -222,12 +222,12 @@ def flood(seed: int, backlog: int, policy: str, steps: int = 400) -> float:
 @given(seeds)
 def test_flooding_does_not_pay(seed):
     """Ten times the backlog brings at most 5 % more service."""
-    assert flood(seed, 160, "equinox") <= 1.05 * flood(seed, 16, "equinox")
+    assert flood(seed, 170, "equinox") <= 1.05 * flood(seed, 17, "equinox")
 
 
 def test_flooding_pays_where_latency_counts_from_arrival():
     """The literal reading, for comparison; the test above can tell."""
-    assert flood(1, 160, "equinox:latency=arrival") > 1.2 * flood(1, 16, "equinox:latency=arrival")
+    assert flood(1, 170, "equinox:latency=arrival") > 1.2 * flood(1, 17, "equinox:latency=arrival")
 
 
 @few
@@ -245,7 +245,7 @@ def test_lying_does_not_pay(seed, policy):
                 truth * (factor if request.client == "liar" else 1.0)
             )
             engine.report = False  # the engine tells nothing until a request is done
-            world = Closed(engine, seed, {"liar": 8, "honest": 8})
+            world = Closed(engine, seed, {"liar": 9, "honest": 9})
             world.run(steps)
             served.append(world.given["liar"])
         return served[0] - served[1], world.largest
@@ -257,7 +257,7 @@ def test_lying_does_not_pay(seed, policy):
 
 def test_nobody_foresees_and_it_is_still_fair():
     engine = ToyEngine(FairScheduler("equinox"), pool=3000, slots=16, foresee=nothing)
-    world = Closed(engine, 3, {"a": 16, "b": 16})
+    world = Closed(engine, 3, {"a": 17, "b": 17})
     world.run(800)
     a, b = engine.served["a"], engine.served["b"]
     assert abs(a - b) < 0.05 * (a + b)

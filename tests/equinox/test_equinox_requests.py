@@ -142,6 +142,22 @@ def test_the_largest_request_is_admitted_beside_a_flood(play, seed, policy, limi
     pytest.fail("the largest request starves")
 
 
+def test_a_client_that_goes_on_sending_is_not_passed_more_often():
+    scheduler = FairScheduler("fcfs", admission=AdmissionConfig(bypass_limit=2, bypass_s=1e9))
+    small = Forecast.of_tokens(1)
+    scheduler.submit(Request("", "runs", "r", prompt_tokens=1), 0.0, small)
+    scheduler.next(Capacity(100), 0.0)
+    scheduler.submit(Request("", "large", "a", prompt_tokens=90), 0.0, small)
+    got = []
+    for i in range(4):
+        scheduler.submit(Request("", f"a{i}", "a", prompt_tokens=1), 1.0 + i, small)
+        scheduler.submit(Request("", f"b{i}", "b", prompt_tokens=1), 1.0 + i, small)
+        request = scheduler.next(Capacity(50), 1.0 + i)
+        got.append(request and request.id)
+    assert got == ["b0", "b1", None, None]
+    assert scheduler.next(Capacity(100), 9.0).id == "large"
+
+
 def test_a_prediction_too_long_for_the_engine_does_not_block_it():
     scheduler = FairScheduler("vtc")
     scheduler.submit(Request("", "a", "a", prompt_tokens=10), 0.0, Forecast.of_tokens(10_000))
