@@ -38,11 +38,13 @@ def affine() -> Affine:
     return Affine(on_meta(E, H), on_meta(E, H))
 
 
-def up(tile: Tile) -> None:
+def up(tile: Tile, width: int = H) -> None:
     """The linear map with the longest epilogue: norm, bias, GELU."""
-    dense = Dense(halves(E, INNER, H), on_meta(E, INNER), on_meta(E, INNER))
-    norm = Moments(on_meta(T, 6, 2), 128)
-    linear.launch_linear(halves(T, H), dense, ints(E + 1), halves(T, INNER), tile, norm=norm, gelu=True)
+    dense = Dense(halves(E, 4 * width, width), on_meta(E, 4 * width), on_meta(E, 4 * width))
+    norm = Moments(on_meta(T, width // 128, 2), 128)
+    linear.launch_linear(
+        halves(T, width), dense, ints(E + 1), halves(T, 4 * width), tile, norm=norm, gelu=True
+    )
 
 
 def residual(tile: Tile, rows: bool) -> None:
@@ -80,6 +82,8 @@ def cases(arch: str) -> dict[str, Callable[[], object]]:
         found[f"attention {longest}"] = lambda n=longest: attention.attention(
             halves(T, 3 * H), ints(33), HEADS, n
         )
+    found["attention of width 384"] = lambda: attention.attention(halves(T, 3 * 384), ints(33), 12, 128)
+    found["linear of width 384"] = lambda: up(Tile(**table["linear"][-1][1]), 384)
     found |= {f"linear {tile}": lambda tile=tile: up(tile) for tile in distinct["linear"]}
     found |= {f"down {tile}": lambda tile=tile: residual(tile, False) for tile in distinct["down"]}
     found |= {f"out {tile}": lambda tile=tile: residual(tile, True) for tile in distinct["out"]}
