@@ -51,8 +51,8 @@ class ServerConfig:
     )
     max_prompt: int | None = field(default=None, metadata={"help": "longest prompt taken"})
     max_total: int | None = field(default=None, metadata={"help": "largest prompt + output taken"})
-    prefix_cache: bool = field(
-        default=False, metadata={"help": "prompt starts that were seen before need no prefill"}
+    prefix_tokens: int = field(
+        default=0, metadata={"help": "KV cache set aside for prompt starts that were read before; 0: none"}
     )
 
     def __post_init__(self) -> None:
@@ -73,6 +73,11 @@ class ServerConfig:
             raise ConfigError(f"overhead_s = {self.overhead_s}", "seconds from 0 to 60")
         if not 0 <= self.watermark < 1 or self.adapter_tokens < 0:
             raise ConfigError(f"watermark {self.watermark}, adapter_tokens {self.adapter_tokens}", "from 0")
+        if self.prefix_tokens < 0 or (self.prefix_tokens and self.loop not in ("continuous", "chunked")):
+            raise ConfigError(
+                f"prefix_tokens = {self.prefix_tokens}, loop {self.loop}",
+                "from 0, with continuous or chunked",
+            )
         if self.loop == "chunked" and self.step_tokens < 2:
             raise ConfigError(
                 f"step_tokens = {self.step_tokens}", "at least 2: one decode and one prompt token"
@@ -80,7 +85,12 @@ class ServerConfig:
 
     def pool(self, profile: Profile) -> int:
         """KV tokens of the engine on this hardware."""
-        return int(profile.kv_tokens) if self.pool_tokens is None else self.pool_tokens
+        pool = int(profile.kv_tokens) if self.pool_tokens is None else self.pool_tokens
+        if pool - self.prefix_tokens < self.block:
+            raise ConfigError(
+                f"a KV cache of {pool} tokens, {self.prefix_tokens} of them for prefixes", "room for a block"
+            )
+        return pool - self.prefix_tokens
 
 
 def oversize(config: ServerConfig, pool: int, seq: Sequence) -> str:

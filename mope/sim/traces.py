@@ -7,7 +7,7 @@
 | BurstGPT | Timestamp, Model, Request tokens, Response tokens |
 | Mooncake | JSONL: timestamp (ms), input_length, output_length, hash_ids |
 
-CSV(.gz), JSONL(.gz) or parquet. ServeGen's tables of rates and lengths are not requests: see `mope.sim.servegen`.
+CSV(.gz), JSONL(.gz) or parquet. ServeGen's tables of rates and lengths become requests in `mope.sim.servegen`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ import numpy as np
 from mope.data.parquet import parquet_columns, parquet_rows
 from mope.errors import ConfigError, DataError
 from mope.sim.sequence import Arrival
+from mope.sim.servegen import arrivals as servegen
+from mope.sim.servegen import is_servegen
 
 MOST_TOKENS = 2**31
-BLOCK = 512  # prompt tokens that one of Mooncake's hashes stands for
 NAMES = {
     "time": ("arrival_s", "TIMESTAMP", "Timestamp", "timestamp"),
     "client": ("client", "user", "Session ID"),
@@ -45,19 +46,22 @@ Row = Mapping[str, Any]
 class TraceConfig:
     """A trace file. `clients`: trace (as in the file), equal:N or zipf:N[:EXPONENT] drawn at random for each request.
 
-    `speed` 2.0 lets requests come twice as fast; `limit` takes the first so many.
+    `speed` 2.0 lets requests come twice as fast; `limit` takes the first so many, from `begin_s` of the trace on.
     """
 
     file: str
     clients: str = "trace"
     speed: float = 1.0
     limit: int | None = None
+    begin_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not (isfinite(self.speed) and self.speed > 0):
             raise ConfigError(f"trace: speed = {self.speed}", "a number above 0")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"trace: limit = {self.limit}", "a whole number from 1")
+        if not (isfinite(self.begin_s) and self.begin_s >= 0):
+            raise ConfigError(f"trace: begin_s = {self.begin_s}", "seconds from 0")
         shares(self.clients)
 
     @classmethod
@@ -79,7 +83,13 @@ class TraceConfig:
         named = shares(self.clients)
         names = None if named is None else _assigned(*named, seed)
         limits = [limit for limit in (self.limit, requests) if limit is not None]
-        found = _arrivals(Path(self.file), declared == "exact", self.speed, names, duration_s)
+        path, exact = Path(self.file), declared == "exact"
+        if is_servegen(path):
+            found = servegen(path, seed, exact, self.speed, self.begin_s, duration_s)
+            if names is not None:
+                found = (arrival._replace(client=next(names)) for arrival in found)
+        else:
+            found = _arrivals(path, exact, self, names, duration_s)
         return islice(found, min(limits)) if limits else found
 
 
@@ -109,14 +119,17 @@ def _assigned(kind: str, probabilities: np.ndarray, seed: int) -> Iterator[str]:
 
 
 def _arrivals(
-    path: Path, exact: bool, speed: float, names: Iterator[str] | None, duration_s: float
+    path: Path, exact: bool, trace: TraceConfig, names: Iterator[str] | None, duration_s: float
 ) -> Iterator[Arrival]:
     begin, last = None, -inf
     for number, row in enumerate(read_rows(path), 1):
         where = f"{path}: row {number}"
         at = _time(row["time"], where)
         begin = at if begin is None else begin
-        since = (at - begin) / speed if row["zero"] else at / speed
+        since = (at - begin if row["zero"] else at) - trace.begin_s
+        if since < 0 <= since + trace.begin_s:
+            continue
+        since /= trace.speed
         if since < last or since < 0:
             raise DataError(
                 f"{where}: arrival at {row['time']}", "times from 0 up that never fall; sort the file"
@@ -128,11 +141,11 @@ def _arrivals(
         client = next(names) if names is not None else str(row["client"] or "all")
         if "\n" in client or "\r" in client or '"' in client:
             raise DataError(f"{where}: client {client!r}", "a name without line breaks and quotes")
-        yield Arrival(since, client, prompt, output, output if exact else None, *row["prefix"])
+        yield Arrival(since, client, prompt, output, output if exact else None, row["blocks"])
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows as time, client, prompt, output, prefix and `zero`: whether times count from the first row's."""
+    """Rows as time, client, prompt, output, blocks and `zero`: whether times count from the first row's."""
     if not path.is_file():
         raise DataError(f"{path}: no such file", "a trace")
     name = path.name.removesuffix(".gz")
@@ -153,7 +166,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if scale != 1.0 and isinstance(found["time"], int | float):
             found["time"] *= scale
         hashes = row.get("hash_ids")
-        found["prefix"] = (str(hashes[0]), min(BLOCK, int(found["prompt"] or 0))) if hashes else ()
+        found["blocks"] = tuple(hashes) if isinstance(hashes, list) else ()
         found["zero"] = not own
         yield found
 

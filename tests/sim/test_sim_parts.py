@@ -125,7 +125,7 @@ def test_the_first_step_with_room_is_that_of_asking_at_each(
     assert peaks.first(3, steps, used, left, room) == next(asked, steps)
 
 
-LAYERED = [name for name in ("llama-2-7b@a100-80g", "llama-2-70b@8xa100-80g", "llama-3-8b@a100-80g")]
+LAYERED = ["llama-2-7b@a100-80g", "llama-2-70b@8xa100-80g", "llama-3-8b@a100-80g"]
 
 
 @pytest.mark.parametrize("name", LAYERED)

@@ -7,6 +7,7 @@ from mope.sim.costs import Chunk, Costs
 from mope.sim.engine import Simulation
 from mope.sim.inside import least_need
 from mope.sim.machine import NO_LIMIT, Machine
+from mope.sim.prefixes import Prefixes
 from mope.sim.sequence import Sequence
 from mope.sim.server import ServerConfig, oversize
 from mope.types import Capacity
@@ -23,6 +24,7 @@ class Mixed(Machine):
         self.by_prompt = config.admission == "prompt"
         self.reading: list[Sequence] = []
         self.unread = 0  # prompt tokens of them
+        self.prefixes = Prefixes(config.prefix_tokens)
         self._chunks: list[Chunk] = []
         self._most = config.step_tokens if config.loop == "chunked" else config.prefill_tokens or NO_LIMIT
         self._seats = config.max_seqs
@@ -100,9 +102,10 @@ class Mixed(Machine):
         return self.by_prompt or least_need(self.sim.scheduler) <= self._free
 
     def _start(self, seq: Sequence) -> None:
-        seq.read = 0
+        cached = self.prefixes.use(seq.blocks) if self.prefixes.most else 0
+        seq.read = min(cached, seq.to_read - 1)
         self.reading.append(seq)
-        self.unread += seq.to_read
+        self.unread += seq.to_read - seq.read
         self.batch.blocks.fixed += self.batch.blocks.of(seq.to_read + 1)
         if not self.by_prompt:
             seq.reserve = self.sim.scheduler.reserved_tokens(seq.id)
