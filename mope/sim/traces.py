@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -166,7 +166,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if scale != 1.0 and isinstance(found["time"], int | float):
             found["time"] *= scale
         hashes = row.get("hash_ids")
-        found["blocks"] = tuple(hashes) if isinstance(hashes, list) else ()
+        found["blocks"] = _blocks(hashes, path) if hashes else ()
         found["zero"] = not own
         yield found
 
@@ -181,23 +181,18 @@ def _column(row: Row, options: tuple[str, ...], key: str, path: Path) -> str | N
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    with _text(path) as file:
-        try:
-            yield from csv.DictReader(file)
-        except (csv.Error, UnicodeDecodeError, EOFError, OSError) as error:
-            raise DataError(f"{path}: {error}", "CSV in UTF-8") from None
+    yield from csv.DictReader(_lines(path))
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with _text(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number}: {error}", "one JSON object a line") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}: line {number}: {type(row).__name__}", "one JSON object a line")
-            yield row
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: {error}", "one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: line {number}: {type(row).__name__}", "one JSON object a line")
+        yield row
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -205,10 +200,14 @@ def _parquet(path: Path) -> Iterator[Row]:
     yield from parquet_rows(path, ())
 
 
-def _text(path: Path) -> io.TextIOBase:
-    if path.name.endswith(".gz"):
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, which may be gzipped; `DataError` where it breaks off or is no text."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield from file
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: {error}", "a whole file of text in UTF-8") from None
 
 
 def _time(value: Any, where: str) -> float:
@@ -244,3 +243,9 @@ def _tokens(value: Any, where: str, key: str) -> int:
     if not 1 <= number <= MOST_TOKENS or number != int(number):
         raise DataError(f"{where}: {key} tokens {value!r}", f"a whole number from 1 to {MOST_TOKENS}")
     return int(number)
+
+
+def _blocks(hashes: Any, path: Path) -> tuple[int, ...]:
+    if not isinstance(hashes, list) or not all(isinstance(one, int) for one in hashes):
+        raise DataError(f"{path}: hash_ids {hashes!r}", "a list of whole numbers")
+    return tuple(hashes)
