@@ -3,6 +3,7 @@
 MopeError                 exit 1: the run failed through no fault of the input
 ├── TrainingError         a stage could not go on (NaN loss, out of memory, disk full)
 ├── MissingExtra          an optional dependency is not installed
+├── HubError              the Hub fails, or cannot be reached
 ├── Overloaded            more forecasts are asked for than may wait
 ├── LateForecast          a forecast missed its deadline: go on without it
 └── BadInput              exit 2: what came cannot be used
@@ -35,6 +36,10 @@ class Overloaded(MopeError):
 
 class LateForecast(MopeError):
     """A forecast was not there by its deadline; go on without it."""
+
+
+class HubError(MopeError):
+    """The Hub fails or cannot be reached: nothing is wrong with what was asked."""
 
 
 class BadInput(MopeError):

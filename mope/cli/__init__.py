@@ -23,6 +23,9 @@ COMMANDS = {
     "study": "mope study vtc",
     "bench": "mope bench predictor my-bundle --json",
     "export": "mope export my-bundle --to onnx",
+    "card": "mope card my-bundle",
+    "push": "mope push my-bundle owner/name",
+    "pull": "mope pull owner/name --output my-bundle",
 }
 
 

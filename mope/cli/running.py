@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mope.errors import ConfigError
@@ -64,6 +64,17 @@ def print_rows(data: LengthData) -> None:
 def print_json(value: Any) -> None:
     """The one JSON document of a command."""
     print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def print_files(files: Mapping[str, int]) -> None:
+    """Files and their sizes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "bytes", box=None)
+    for name, size in (*files.items(), ("all", sum(files.values()))):
+        table.add_row(name, f"{size:,}")
+    Console().print(table)
 
 
 def print_report(report: Report) -> None:

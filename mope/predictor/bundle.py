@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from mope.data.values import shorten
 from mope.errors import BundleError, PromptError
-from mope.hub import local_folder
+from mope.hub import local_folder, upload
 from mope.predictor import layout
 from mope.predictor.backends import Backend, Packed, ask, open_backend
 from mope.predictor.calibration import Calibration, predicted_buckets
@@ -88,12 +88,30 @@ class MoPE:
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the bundle's files to `folder`, each whole or not at all; config.json last."""
         target = Path(folder)
-        names = [*self.config.files, layout.CALIBRATION, layout.FACTS, layout.CARD]
-        for name in dict.fromkeys(names):
-            if (self.folder / name).is_file():
+        for name in self.files:
+            if name != layout.CONFIG:
                 with layout.whole(target / name) as partial:
                     shutil.copyfile(layout.inside(self.folder, name), partial)
         layout.write_text(target / layout.CONFIG, self.config.to_json())
+
+    def push_to_hub(
+        self, repo: str, *, revision: str | None = None, private: bool = False, message: str = ""
+    ) -> str:
+        """Put the bundle's files into the Hub's repository `repo`, made where it is new; returns the commit's address.
+
+        The token is HF_TOKEN's, or that of `hf auth login`. Raises `BundleError` where the Hub refuses, `HubError`
+        where it fails.
+        """
+        message = message or f"A bundle of mope {self.config.mope_version}"
+        return upload(self.folder, repo, list(self.files), revision=revision, private=private, message=message)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The bundle's files and their bytes; what else lies in the folder is no part of it."""
+        texts = (layout.CALIBRATION, layout.FACTS, layout.CARD, layout.CONFIG)
+        names = dict.fromkeys((*self.config.files, *texts))
+        there = [name for name in names if (self.folder / name).is_file()]
+        return {name: layout.inside(self.folder, name).stat().st_size for name in there}
 
     @cached_property
     def lexical(self) -> LexicalRouter:
