@@ -29,6 +29,18 @@ class Tile:
     persist: bool = False
     tma: bool = False
 
+    @property
+    def label(self) -> str:
+        """The tile in a few words: 128x256x64, 8 warps, 3 stages, halves."""
+        words = [f"{self.m}x{self.n}x{self.k}", f"{self.warps} warps", f"{self.stages} stages"]
+        words += [f"split {self.split}"] if self.split > 1 else []
+        words += [
+            word
+            for word, on in (("halves", self.halves > 1), ("persist", self.persist), ("tma", self.tma))
+            if on
+        ]
+        return ", ".join(words)
+
 
 @cache
 def table() -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import pytest
 
@@ -11,84 +10,9 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
-import torch
-from torch import Tensor
-
-from mope.kernels import attention, embedding, head, launch, linear, offline, route, tiles
-from mope.kernels.operands import Affine, Dense, HeadRows, HeadWeights, Moments, Tables
+from mope.kernels import launch, offline, tiles
+from mope.kernels.shipped import cases, residual
 from mope.kernels.tiles import Tile
-
-H, INNER, HEADS, E, T = 768, 3072, 12, 3, 4096
-F, D, C, W, Q = 73, 128, 32, 256, 13
-
-
-def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
-def halves(*shape: int) -> Tensor:
-    return on_meta(*shape, dtype=torch.bfloat16)
-
-
-def ints(*shape: int) -> Tensor:
-    return on_meta(*shape, dtype=torch.int32)
-
-
-def affine() -> Affine:
-    return Affine(on_meta(E, H), on_meta(E, H))
-
-
-def up(tile: Tile, width: int = H) -> None:
-    """The linear map with the longest epilogue: norm, bias, GELU."""
-    dense = Dense(halves(E, 4 * width, width), on_meta(E, 4 * width), on_meta(E, 4 * width))
-    norm = Moments(on_meta(T, width // 128, 2), 128)
-    linear.launch_linear(
-        halves(T, width), dense, ints(E + 1), halves(T, 4 * width), tile, norm=norm, gelu=True
-    )
-
-
-def residual(tile: Tile, rows: bool) -> None:
-    """The residual map with everything: norm of the residual, moments, and gathered rows or not."""
-    dense, moments = Dense(halves(E, H, INNER), on_meta(E, H)), on_meta(T, H // (tile.n // tile.halves), 2)
-    norm = Moments(on_meta(T, 6, 2), 128)
-    linear.launch_linear(
-        halves(T, INNER), dense, ints(E + 1), halves(T, H), tile, rows=ints(T) if rows else None, norm=norm,
-        residual=halves(T, H), affine=affine(), moments=moments,
-    )  # fmt: skip
-
-
-def embed() -> None:
-    tables = Tables(halves(E, 30522, H), halves(E, 512, H), halves(E, 2, H), affine())
-    embedding.embed(ints(T), ints(T), ints(T), tables, ints(E + 1), rows=ints(T), capacity=T)
-
-
-def heads() -> None:
-    weights = HeadWeights(
-        on_meta(E, F), on_meta(E, F), on_meta(E, D, 2 * F), on_meta(E, D), on_meta(E, D, D), on_meta(E, D),
-        on_meta(E, 4, C), on_meta(E, W, 2 * H + D + C), on_meta(E, W), on_meta(E, Q, W), on_meta(E, Q), ints(E),
-        affine(),
-    )  # fmt: skip
-    rows = HeadRows(ints(96), ints(96), ints(96), on_meta(32, F), ints(32))
-    head.head(halves(T, H), Moments(on_meta(T, 12, 2), 64), ints(97), rows, weights)
-
-
-def cases(arch: str) -> dict[str, Callable[[], object]]:
-    """What ships for `arch`: each tile once, with the longest epilogue that it is used with."""
-    table = tiles.table()[arch]
-    distinct = {op: {Tile(**row) for _, row in table[op]} for op in ("linear", "out", "down")}
-    found: dict[str, Callable[[], object]] = {"embed": embed, "head": heads}
-    found["route"] = lambda: route.route(on_meta(256, Q), on_meta(256, 3), ints(256), ints(257), E, T)
-    for longest in (128, 512):
-        found[f"attention {longest}"] = lambda n=longest: attention.attention(
-            halves(T, 3 * H), ints(33), HEADS, n
-        )
-    found["attention of width 384"] = lambda: attention.attention(halves(T, 3 * 384), ints(33), 12, 128)
-    found["linear of width 384"] = lambda: up(Tile(**table["linear"][-1][1]), 384)
-    found |= {f"linear {tile}": lambda tile=tile: up(tile) for tile in distinct["linear"]}
-    found |= {f"down {tile}": lambda tile=tile: residual(tile, False) for tile in distinct["down"]}
-    found |= {f"out {tile}": lambda tile=tile: residual(tile, True) for tile in distinct["out"]}
-    return found
-
 
 MATRIX = ("linear", "out", "down", "attention")
 SHIPPED = [(arch, name) for arch in offline.TARGETS for name in cases(arch)]
