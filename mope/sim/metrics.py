@@ -99,14 +99,14 @@ def windowed_difference(service: Floats, demand: Floats) -> Floats:
 
     sum over clients i of min(max_j s_j - s_i, |d_i - s_i|), s and d rates of service and demand.
     """
-    behind = service.max(axis=0) - service
+    behind = service.max(axis=0, initial=0.0) - service
     return np.asarray(np.minimum(behind, np.abs(demand - service)).sum(axis=0))
 
 
 def windowed_gap(service: Floats, demand: Floats) -> Floats:
     """VTC's service difference, the earlier form: max over clients i of min(max_j s_j - s_i, d_i - s_i)."""
-    behind = service.max(axis=0) - service
-    return np.asarray(np.minimum(behind, demand - service).max(axis=0))
+    behind = service.max(axis=0, initial=0.0) - service
+    return np.asarray(np.minimum(behind, demand - service).max(axis=0, initial=-np.inf))
 
 
 def difference_points(duration_s: float) -> Floats:
@@ -116,7 +116,7 @@ def difference_points(duration_s: float) -> Floats:
 
 def accumulated_difference(received: Floats) -> Floats:
     """max_i - min_i of the service received so far, at each time: [C, T] -> [T] (VTC, figure 3)."""
-    return np.asarray(received.max(axis=0) - received.min(axis=0))
+    return np.asarray(received.max(axis=0) - received.min(axis=0)) if len(received) else received.sum(axis=0)
 
 
 def summary_of(values: Floats) -> dict[str, float]:

@@ -84,7 +84,8 @@ class Oracle:
             return truth, truth, truth
         if self._relative:
             value = max(truth * (1 + size * self._draws.next()), 1.0)
-            return value, value / (1 + 0.8 * size), value * (1 + 0.8 * size)
+            part = min(0.8 * size, 0.95)
+            return value, value / (1 + part), value / (1 - part)
         value = max(truth + size * self._draws.next(), 1.0)
         return value, max(value - TAIL * size, 1.0), value + TAIL * size
 

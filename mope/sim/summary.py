@@ -31,7 +31,7 @@ def summarise(
     service = Service.of(log)
     weight = np.array([(weights or {}).get(name, 1.0) for name in service.names])
     end = duration_s
-    points = metrics.difference_points(end)
+    points = metrics.difference_points(end) if len(log) else np.empty(0)
     rates = service.rates(points)
     curve = service.received(np.linspace(0, end, CURVE + 1)[1:])
     done = log.take(log.done)

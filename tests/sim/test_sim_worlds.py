@@ -83,7 +83,11 @@ def test_preemption_by_recompute(run_world: Run) -> None:
 def test_what_never_fits_is_refused_with_the_reason(run_world: Run) -> None:
     rows = [(0, "a", 90, 20), (1, "b", 30, 3), (2, "c", 10, 95)]
     sim = run_world(rows, loop="continuous", pool_tokens=100, block=4, max_prompt=50)
-    assert sim.log.count == {"prompt above 50 tokens": 1, "done": 1, "larger than the KV cache of 100 tokens": 1}
+    assert sim.log.count == {
+        "prompt above 50 tokens": 1,
+        "done": 1,
+        "larger than the KV cache of 100 tokens": 1,
+    }
 
 
 def test_a_rate_limit_refuses_and_is_counted(run_world: Run) -> None:
