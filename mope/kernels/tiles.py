@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -49,12 +51,29 @@ def table() -> Mapping[str, Any]:
     return read
 
 
-@cache
+_forced: ContextVar[Tile | None] = ContextVar("forced", default=None)
+
+
+@contextmanager
+def forced(tile: Tile) -> Iterator[None]:
+    """Inside, every launch takes this tile: for tuning."""
+    token = _forced.set(tile)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
 def pick(arch: str, op: str, tokens: int, wide: bool = False) -> Tile:
     """The tile of an operation for up to `tokens` tokens; `wide` is FP32, which needs twice the room.
 
     A card that the table does not know takes the "other" rows, which fit all of them.
     """
+    return _forced.get() or _known(arch, op, tokens, wide)
+
+
+@cache
+def _known(arch: str, op: str, tokens: int, wide: bool) -> Tile:
     key = f"{op} fp32" if wide else op
     known = table()
     rows = known.get(arch, {}).get(key) or known["other"][key]
