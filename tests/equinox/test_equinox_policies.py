@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +233,12 @@ def test_a_call_waits_for_the_lock():
         assert not done.wait(0.05)
     thread.join()
     assert done.is_set()
+
+
+def test_the_snippet_of_the_document_runs():
+    text = (Path(__file__).parents[2] / "docs/equinox.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["request"].id == "r1"
+    assert names["scheduler"].metrics().clients[0].finished == 1
