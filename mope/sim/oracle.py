@@ -24,6 +24,7 @@ TAIL = log(5.0)  # the 90 % point of a Laplace distribution of scale 1
 GRAIN = 16  # tokens by which sizes are told apart in hardware forecasts
 KINDS = "exact, none, noise:TOKENS (mean absolute error) or noise:PERCENT%"
 Guess = tuple[float, float, float]  # median, 10 % and 90 % points
+Shares = tuple[Span, Span, float]  # seconds of service, output tokens a second, utilisation in [0, 1]
 
 
 class Draws:
@@ -96,32 +97,27 @@ class Hardware:
     def __init__(self, profile: Profile, typical: int = 512) -> None:
         batch = int(max(1.0, min(256.0, 0.8 * profile.kv_tokens / typical)))
         self._mapper = Mapper(profile, Load(batch, 0.75 * typical, max(2048, 2 * batch)))
-        self._known: dict[tuple[int, int], tuple[float, float, float]] = {}
+        self._known: dict[tuple[int, int], Shares] = {}
 
-    def shares(self, prompt: int, output: float) -> tuple[float, float, float]:
-        """(seconds of service, output tokens a second, utilisation in [0, 1])."""
+    def shares(self, prompt: int, output: float) -> Shares:
+        """What a request of about this size takes."""
         key = prompt // GRAIN, int(output) // GRAIN
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._work_out(key[0] * GRAIN + GRAIN / 2, key[1] * GRAIN + GRAIN / 2)
         return found
 
-    def _work_out(self, prompt: float, output: float) -> tuple[float, float, float]:
+    def _work_out(self, prompt: float, output: float) -> Shares:
         times = self._mapper.times(prompt, output)
         latency = float(times.latency)
-        return latency, output / latency, float(self._mapper.shares(prompt, output, times).gpu_util)
+        rate, util = output / latency, float(self._mapper.shares(prompt, output, times).gpu_util)
+        return Span(latency, latency, latency), Span(rate, rate, rate), util
 
     def forecast(self, prompt: int, value: float, low: float, high: float) -> Forecast:
         """A forecast of length and of what follows from it."""
         latency_s, rate, util = self.shares(prompt, value)
         length = LengthForecast(value, low, high, LEVELS, (low, value, high), "", NO_SHARES)
-        return Forecast(
-            length,
-            prompt,
-            latency_s=Span(latency_s, latency_s, latency_s),
-            tokens_per_s=Span(rate, rate, rate),
-            gpu_util=util,
-        )
+        return Forecast(length, prompt, latency_s=latency_s, tokens_per_s=rate, gpu_util=util)
 
 
 def _number(text: str, predictor: str) -> float:

@@ -12,34 +12,23 @@ CSV(.gz), JSONL(.gz) or parquet. ServeGen's tables of rates and lengths become r
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mope.data.parquet import parquet_columns, parquet_rows
 from mope.errors import ConfigError, DataError
 from mope.sim.sequence import Arrival
 from mope.sim.servegen import arrivals as servegen
 from mope.sim.servegen import is_servegen
+from mope.sim.tracefiles import open_trace
 
 MOST_TOKENS = 2**31
-NAMES = {
-    "time": ("arrival_s", "TIMESTAMP", "Timestamp", "timestamp"),
-    "client": ("client", "user", "Session ID"),
-    "prompt": ("prompt_tokens", "input_tokens", "ContextTokens", "Request tokens", "input_length"),
-    "output": ("output_tokens", "GeneratedTokens", "Response tokens", "output_length"),
-}
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,111 +110,56 @@ def _assigned(kind: str, probabilities: np.ndarray, seed: int) -> Iterator[str]:
 def _arrivals(
     path: Path, exact: bool, trace: TraceConfig, names: Iterator[str] | None, duration_s: float
 ) -> Iterator[Arrival]:
-    begin, last = None, -inf
-    for number, row in enumerate(read_rows(path), 1):
-        where = f"{path}: row {number}"
-        at = _time(row["time"], where)
-        begin = at if begin is None else begin
-        since = (at - begin if row["zero"] else at) - trace.begin_s
-        if since < 0 <= since + trace.begin_s:
-            continue
-        since /= trace.speed
-        if since < last or since < 0:
-            raise DataError(
-                f"{where}: arrival at {row['time']}", "times from 0 up that never fall; sort the file"
-            )
-        if since >= duration_s:
-            return
-        last = since
-        prompt, output = (_tokens(row[key], where, key) for key in ("prompt", "output"))
-        client = next(names) if names is not None else str(row["client"] or "all")
-        if "\n" in client or "\r" in client or '"' in client:
-            raise DataError(f"{where}: client {client!r}", "a name without line breaks and quotes")
-        yield Arrival(since, client, prompt, output, output if exact else None, row["blocks"])
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows as time, client, prompt, output, blocks and `zero`: whether times count from the first row's."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", "a trace")
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        rows: Iterator[Row] = _parquet(path)
-    elif name.endswith((".jsonl", ".json")):
-        rows = _json_lines(path)
-    else:
-        rows = _csv(path)
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"{path}: no rows", "at least one request")
-    columns = {key: _column(first, options, key, path) for key, options in NAMES.items()}
-    own = columns["time"] == "arrival_s"
-    scale = 1e-3 if "input_length" in first else 1.0
-    for row in chain([first], rows):
-        found = {key: None if column is None else row.get(column) for key, column in columns.items()}
-        if scale != 1.0 and isinstance(found["time"], int | float):
-            found["time"] *= scale
-        hashes = row.get("hash_ids")
-        found["blocks"] = _blocks(hashes, path) if hashes else ()
-        found["zero"] = not own
-        yield found
-
-
-def _column(row: Row, options: tuple[str, ...], key: str, path: Path) -> str | None:
-    found = next((name for name in options if name in row), None)
-    if found is None and key != "client":
-        raise DataError(
-            f"{path}: columns {', '.join(map(str, row))}", f"one of {', '.join(options)} for the {key}"
-        )
-    return found
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    yield from csv.DictReader(_lines(path))
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), 1):
+    found = open_trace(path)
+    last, zero, number = -inf, trace.begin_s, 0
+    for time, client, prompt, output, blocks in found.rows:
+        number += 1
         try:
-            row = json.loads(line)
+            at = _time(time) * found.unit
+            if number == 1 and found.relative:
+                zero += at
+            since = (at - zero) / trace.speed
+            if at < zero - trace.begin_s or since < last:
+                raise ValueError(
+                    f"arrival at {time}, expected: times from 0 up that never fall; sort the file"
+                )
+            last = since
+            if since >= duration_s:
+                return
+            if since < 0:
+                continue
+            name = next(names) if names is not None else _client(client)
+            n_in, n_out = _tokens("prompt", prompt), _tokens("output", output)
+            yield Arrival(
+                since, name, n_in, n_out, n_out if exact else None, _blocks(blocks) if blocks else ()
+            )
         except ValueError as error:
-            raise DataError(f"{path}: line {number}: {error}", "one JSON object a line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number}: {type(row).__name__}", "one JSON object a line")
-        yield row
+            raise DataError(f"{path}: row {number}: {error}") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
-    parquet_columns(path)
-    yield from parquet_rows(path, ())
+def _client(name: Any) -> str:
+    client = str(name or "all")
+    if "\n" in client or "\r" in client or '"' in client:
+        raise ValueError(f"client {client!r}, expected: a name without line breaks and quotes")
+    return client
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, which may be gzipped; `DataError` where it breaks off or is no text."""
-    opener = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield from file
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: {error}", "a whole file of text in UTF-8") from None
-
-
-def _time(value: Any, where: str) -> float:
+def _time(value: Any) -> float:
     """Seconds from a number or a date."""
     try:
         seconds = float(value)
     except (TypeError, ValueError):
-        seconds = _date(value, where)
+        seconds = _date(value)
     if not isfinite(seconds):
-        raise DataError(f"{where}: arrival {value!r}", "a finite time")
+        raise ValueError(f"arrival {value!r}, expected: a finite time")
     return seconds
 
 
-def _date(value: Any, where: str) -> float:
+def _date(value: Any) -> float:
     try:
         when = value if isinstance(value, datetime) else datetime.fromisoformat(_six_digits(str(value)))
     except ValueError:
-        raise DataError(f"{where}: arrival {value!r}", "seconds, or a date and time") from None
+        raise ValueError(f"arrival {value!r}, expected: seconds, or a date and time") from None
     return when.timestamp() if when.tzinfo else (when - datetime(1970, 1, 1)).total_seconds()
 
 
@@ -235,17 +169,18 @@ def _six_digits(text: str) -> str:
     return f"{head}.{tail[:6].ljust(6, '0')}" if dot and tail.isdigit() else text.strip()
 
 
-def _tokens(value: Any, where: str, key: str) -> int:
+def _tokens(key: str, value: Any) -> int:
     try:
-        number = float(value)
+        number = int(value)
+        good = 1 <= number <= MOST_TOKENS and number == float(value)
     except (TypeError, ValueError):
-        number = -1.0
-    if not 1 <= number <= MOST_TOKENS or number != int(number):
-        raise DataError(f"{where}: {key} tokens {value!r}", f"a whole number from 1 to {MOST_TOKENS}")
-    return int(number)
+        good = False
+    if not good:
+        raise ValueError(f"{key} tokens {value!r}, expected: a whole number from 1 to {MOST_TOKENS}")
+    return number
 
 
-def _blocks(hashes: Any, path: Path) -> tuple[int, ...]:
+def _blocks(hashes: Any) -> tuple[int, ...]:
     if not isinstance(hashes, list) or not all(isinstance(one, int) for one in hashes):
-        raise DataError(f"{path}: hash_ids {hashes!r}", "a list of whole numbers")
+        raise ValueError(f"hash_ids {hashes!r}, expected: a list of whole numbers")
     return tuple(hashes)

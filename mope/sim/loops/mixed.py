@@ -103,10 +103,11 @@ class Mixed(Machine):
 
     def _start(self, seq: Sequence) -> None:
         cached = self.prefixes.use(seq.blocks) if self.prefixes.most else 0
-        seq.read = min(cached, seq.to_read - 1)
+        to_read = seq.to_read
+        seq.read = min(cached, to_read - 1)
         self.reading.append(seq)
-        self.unread += seq.to_read - seq.read
-        self.batch.blocks.fixed += self.batch.blocks.of(seq.to_read + 1)
+        self.unread += to_read - seq.read
+        self.batch.blocks.fixed += self.batch.blocks.of(to_read + 1)
         if not self.by_prompt:
             seq.reserve = self.sim.scheduler.reserved_tokens(seq.id)
             self._reserved += seq.reserve + self.config.block - 1
@@ -117,8 +118,9 @@ class Mixed(Machine):
         running = len(batch.running)
         left = max(budget - running, 1)
         for seq in self.reading:
-            tokens = min(left, seq.to_read - seq.read)
-            chunks.append(Chunk(tokens, seq.read, seq.read + tokens == seq.to_read))
+            unread = seq.to_read - seq.read
+            tokens = min(left, unread)
+            chunks.append(Chunk(tokens, seq.read, tokens == unread))
             seq.read += tokens
             self.unread -= tokens
             left -= tokens
