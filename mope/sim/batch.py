@@ -92,6 +92,7 @@ class Batch:
                 self.loud[number] = seq
         return list(self.loud.values())
 
-    def quieter(self) -> bool:
-        """Whether the progress of a sequence may matter later."""
-        return bool(self._quiet)
+    @property
+    def speaks(self) -> bool:
+        """Whether the progress of a sequence matters, or may later."""
+        return bool(self.loud or self._quiet)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mope.mapper.numbers import Number
 from mope.mapper.profile import Profile
 from mope.mapper.steps import Direct, Layered
 from mope.sim.stretch import Stretch
@@ -33,6 +34,7 @@ class Costs:
         self._turn = self.law.attention.turn if isinstance(self.law, Layered) else inf
         self._heads = profile.shape.heads_per_gpu(profile.tp)
         self._tokens: list[float] = []
+        self._read: list[float] = []
         self._sampled: list[float] = []
         self._beside: dict[tuple[int, bool], tuple[float, float]] = {}
         self._known: dict[tuple[int, bool], tuple[float, float]] = {}
@@ -80,18 +82,21 @@ class Costs:
         for chunk in chunks:
             tokens += chunk.tokens
             sampled += chunk.last
-            attention += self._reading(law, float(chunk.tokens), float(chunk.prefix))
+            if chunk.prefix or chunk.tokens >= len(self._read):
+                attention += self._reading(law, float(chunk.tokens), float(chunk.prefix))
+            else:
+                attention += self._read[chunk.tokens]
         seconds = self._rows(law, tokens, max(sampled, 1)) + attention + law.shape.layers * law.reading.fixed
         if batch:
             fixed, per_token = self._attention(law, batch, context / batch)
             seconds += fixed + per_token * context
         return seconds
 
-    def _reading(self, law: Layered, tokens: float, prefix: float) -> float:
+    def _reading(self, law: Layered, tokens: Number, prefix: float) -> Any:
         """Attention of one chunk in all layers, without what is paid once for all chunks."""
         shape, reading = law.shape, law.reading
         one = reading.time(self._heads, shape.head_dim, law.token_bytes, law.gpu, tokens, prefix)
-        return shape.layers * (float(one) - reading.fixed)
+        return shape.layers * (one - reading.fixed)
 
     def _attention(self, law: Layered, batch: int, mean: float) -> tuple[float, float]:
         """Attention of the decoding sequences of a mixed step: seconds, and seconds per token of context."""
@@ -110,6 +115,7 @@ class Costs:
             # One token stands for none: a step without tokens does not come.
             all_tokens[0] = 1.0
             one = float(law.rows(1.0, 1.0))
+            self._read = np.asarray(self._reading(law, all_tokens, 0.0)).tolist()
             self._tokens = np.asarray(law.rows(all_tokens, 1.0)).tolist()
             self._sampled = (np.asarray(law.rows(np.ones(most), all_tokens)) - one).tolist()
         return self._tokens[tokens] + self._sampled[sampled]

@@ -126,6 +126,10 @@ class Simulation:
     def admit(self, request_id: str, now: float) -> Sequence:
         """Start a queued request."""
         self.scheduler.admit(request_id, now)
+        return self.admitted(request_id, now)
+
+    def admitted(self, request_id: str, now: float) -> Sequence:
+        """Note that the scheduler has admitted a request."""
         seq = self.open[request_id]
         self.queued -= 1
         left = self.waiting[seq.client] - 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,15 +19,20 @@ COLUMNS = (
     "id", "client", "arrival_s", "admitted_s", "first_s", "finish_s", "prompt_tokens", "output_tokens",
     "asked_tokens", "preempted", "status",
 )  # fmt: skip
+TEXTS = ("client", "status")
+WHOLE = ("id", "prompt_tokens", "output_tokens", "asked_tokens", "preempted")
 DONE = "done"
+READ = 20_000  # rows turned into arrays at a time
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int32]
+Row = tuple[Any, ...]
 
 
 class Log:
     """Rows of requests, kept in memory or streamed to a file; `count` by status."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self.rows: list[tuple[object, ...]] = []
+        self.rows: list[Row] = []
         self.count: dict[str, int] = {}
         self._file = file
         if file is not None and not file.tell():
@@ -42,15 +48,12 @@ class Log:
                     seq.made, seq.output, seq.preempted, status,
                 )
             )  # fmt: skip
-        else:
-            self._file.write(
-                f"{seq.number},{self._name(seq.client)},{seq.arrival_s!r},{seq.admitted_s!r},{seq.first_s!r},{finish_s!r},"
-                f"{seq.prompt},{seq.made},{seq.output},{seq.preempted},{status}\n"
-            )
-
-    def _name(self, client: str) -> str:
-        """A client's name as CSV has it."""
-        return f'"{client}"' if "," in client else client
+            return
+        client = f'"{seq.client}"' if "," in seq.client else seq.client
+        self._file.write(
+            f"{seq.number},{client},{seq.arrival_s!r},{seq.admitted_s!r},{seq.first_s!r},{finish_s!r},"
+            f"{seq.prompt},{seq.made},{seq.output},{seq.preempted},{status}\n"
+        )
 
     def flush(self) -> int:
         """Bring all rows to the file; gives its length in bytes."""
@@ -60,18 +63,19 @@ class Log:
 
     def requests(self) -> Requests:
         """What is kept in memory, as columns."""
-        return _columns(iter(self.rows))
+        return _columns(iter(self.rows), len(self.rows))
 
 
 @dataclass(frozen=True)
 class Requests:
     """A log as columns [n], in the order of `id`. Times in seconds; NaN where something never happened.
 
-    `output_tokens` were made; `asked_tokens` would have been, had the request been served to its end.
+    `client` and `status` are places in `clients` and `statuses`. `output_tokens` were made; `asked_tokens` would
+    have been, had the request been served to its end.
     """
 
     id: NDArray[np.int64]
-    client: NDArray[np.str_]
+    client: Codes
     arrival_s: Floats
     admitted_s: Floats
     first_s: Floats
@@ -80,7 +84,9 @@ class Requests:
     output_tokens: NDArray[np.int64]
     asked_tokens: NDArray[np.int64]
     preempted: NDArray[np.int64]
-    status: NDArray[np.str_]
+    status: Codes
+    clients: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.id)
@@ -88,11 +94,16 @@ class Requests:
     @property
     def done(self) -> NDArray[np.bool_]:
         """Which were served to the end."""
-        return np.asarray(self.status == DONE)
+        code = self.statuses.index(DONE) if DONE in self.statuses else -1
+        return np.asarray(self.status == code)
 
-    def take(self, chosen: NDArray[np.bool_]) -> Requests:
-        """The chosen rows."""
-        return Requests(*(getattr(self, name)[chosen] for name in COLUMNS))
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Requests:
+        """The chosen rows; clients and statuses keep their places."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+
+    def of(self, client: str) -> Requests:
+        """The rows of one client."""
+        return self.take(self.client == self.clients.index(client))
 
 
 def read_log(path: str | Path) -> Requests:
@@ -100,8 +111,10 @@ def read_log(path: str | Path) -> Requests:
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return _columns(_rows(file, path))
-    except OSError as error:
+            count = sum(1 for _ in file)
+        with path.open(newline="", encoding="utf-8") as file:
+            return _columns(_rows(file, path), count)
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}", "a request log") from None
 
 
@@ -115,13 +128,24 @@ def _rows(file: TextIO, path: Path) -> Iterator[list[str]]:
         yield row
 
 
-def _columns(rows: Iterator[list[str]] | Iterator[tuple[object, ...]]) -> Requests:
-    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
-    kinds: Mapping[str, type] = {"client": np.str_, "status": np.str_}
-    whole = {"id", "prompt_tokens", "output_tokens", "asked_tokens", "preempted"}
-    arrays: dict[str, Any] = {}
-    for name, values in zip(COLUMNS, columns, strict=True):
-        kind = kinds.get(name, np.int64 if name in whole else np.float64)
-        arrays[name] = np.array(values, dtype=kind) if values else np.empty(0, kind)
-    order = np.argsort(arrays["id"], kind="stable")
-    return Requests(**{name: values[order] for name, values in arrays.items()})
+def _columns(rows: Iterator[Row] | Iterator[list[str]], most: int) -> Requests:
+    """Rows, at most so many, as columns; a part at a time, so that memory holds little more than the result."""
+    texts: dict[str, dict[str, int]] = {name: {} for name in TEXTS}
+    kinds = {
+        name: np.int32 if name in TEXTS else np.int64 if name in WHOLE else np.float64 for name in COLUMNS
+    }
+    arrays: dict[str, Any] = {name: np.empty(most, kinds[name]) for name in COLUMNS}
+    count = 0
+    while part := list(islice(rows, READ)):
+        for name, values in zip(COLUMNS, zip(*part, strict=True), strict=True):
+            cells: Iterable[Any] = _codes(values, texts[name]) if name in TEXTS else values
+            arrays[name][count : count + len(part)] = np.array(cells, kinds[name])
+        count += len(part)
+    order = np.argsort(arrays["id"][:count], kind="stable")
+    for name in COLUMNS:
+        arrays[name] = arrays[name][:count][order]
+    return Requests(**arrays, clients=tuple(texts["client"]), statuses=tuple(texts["status"]))
+
+
+def _codes(values: Iterable[Any], known: dict[str, int]) -> list[int]:
+    return [known.setdefault(value, len(known)) for value in values]

@@ -119,7 +119,7 @@ class Machine:
         progress is told now, under the time of its step, rather than later under another.
         """
         stretch, batch = self.stretch, self.batch
-        if not self.due or not (batch.loud or batch.quieter()):
+        if not self.due or not batch.speaks:
             return
         if stretch is None:
             if next_s <= self.ends_s:
@@ -138,7 +138,8 @@ class Machine:
     def make_room(self, now: float) -> bool:
         """Preempt the latest admitted until all have room for the token they go on from; says whether it had to."""
         batch, blocks = self.batch, self.batch.blocks
-        if blocks.at(batch.step) <= blocks.total:
+        at_most = batch.context // blocks.size + blocks.count + blocks.fixed
+        if at_most <= blocks.total or blocks.at(batch.step) <= blocks.total:
             return False
         self.tell(now, batch.step)
         while blocks.at(batch.step) > blocks.total:

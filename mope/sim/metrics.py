@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mope.equinox import jain_index
-from mope.sim.log import Requests
+from mope.sim.log import Codes, Requests
 
 Floats = NDArray[np.float64]
 W_IN, W_OUT = 1.0, 2.0
@@ -53,20 +53,19 @@ class Service:
     _first: Floats
     _last: Floats
     _cost: Floats
-    _client: NDArray[np.int64]
+    _client: Codes
     _came: Floats
     _asked: Floats
-    _asker: NDArray[np.int64]
+    _asker: Codes
 
     @classmethod
     def of(cls, log: Requests) -> Service:
         """From a log."""
-        names, codes = np.unique(log.client, return_inverse=True)
         done = log.done
         demand = W_IN * log.prompt_tokens + W_OUT * log.asked_tokens
         return cls(
-            tuple(map(str, names)), log.first_s[done], log.finish_s[done], cost(log)[done], codes[done],
-            log.arrival_s, demand, codes,
+            log.clients, log.first_s[done], log.finish_s[done], cost(log)[done], log.client[done],
+            log.arrival_s, demand, log.client,
         )  # fmt: skip
 
     def received(self, at: Sequence[float] | Floats) -> Floats:

@@ -60,15 +60,22 @@ def summarise(
 
 def refused(log: Requests) -> dict[str, int]:
     """Requests that were not served, by reason."""
-    reasons, counts = np.unique(log.status[~log.done], return_counts=True)
-    return {str(reason): int(count) for reason, count in zip(reasons, counts, strict=True)}
+    counts = np.bincount(log.status[~log.done], minlength=len(log.statuses))
+    return {reason: int(count) for reason, count in zip(log.statuses, counts, strict=True) if count}
 
 
 def clients(log: Requests, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Numbers by client."""
-    names, counts = np.unique(log.client, return_counts=True)
-    chosen = names[np.sort(np.argsort(-counts, kind="stable")[:MOST_CLIENTS])]
-    return {str(name): _client(log.take(log.client == name), weights.get(str(name), 1.0)) for name in chosen}
+    """Numbers by client, in the order of their names."""
+    counts = np.bincount(log.client, minlength=len(log.clients))
+    most = [log.clients[code] for code in np.argsort(-counts, kind="stable")[:MOST_CLIENTS] if counts[code]]
+    rows = np.argsort(log.client, kind="stable")
+    ends = np.cumsum(counts)
+    found = {}
+    for name in sorted(most):
+        code = log.clients.index(name)
+        own = log.take(rows[ends[code] - counts[code] : ends[code]])
+        found[name] = _client(own, weights.get(name, 1.0))
+    return found
 
 
 def _client(log: Requests, weight: float) -> dict[str, Any]:
@@ -85,9 +92,7 @@ def _client(log: Requests, weight: float) -> dict[str, Any]:
 
 
 def _jain_ttft(done: Requests) -> float:
-    names, codes = np.unique(done.client, return_inverse=True)
-    if not len(names):
-        return 1.0
-    ttft = metrics.times(done)["ttft_s"]
-    means = np.bincount(codes, ttft) / np.bincount(codes)
-    return metrics.jain(means, np.ones(len(names)))
+    counts = np.bincount(done.client, minlength=len(done.clients))
+    sums = np.bincount(done.client, metrics.times(done)["ttft_s"], len(done.clients))
+    means = sums[counts > 0] / counts[counts > 0]
+    return metrics.jain(means, np.ones(len(means)))

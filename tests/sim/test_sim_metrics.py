@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ def log(*given: tuple[str, float, float, float, int, int, str]) -> Requests:
     """(client, arrival, first, finish, prompt, output, status) rows; what was not served asked for its output."""
     columns: list[Any] = [np.array(column) for column in zip(*given, strict=True)]
     client, arrival, first, finish, prompt, output, status = columns
+    (clients, client), (statuses, status_code) = (np.unique(c, return_inverse=True) for c in (client, status))
     return Requests(
-        id=np.arange(len(given)), client=client, arrival_s=arrival, admitted_s=arrival, first_s=first,
+        id=np.arange(len(given)), client=client.astype(np.int32), arrival_s=arrival, admitted_s=arrival,
+        first_s=first,
         finish_s=finish, prompt_tokens=prompt, output_tokens=np.where(status == "done", output, 0),
-        asked_tokens=output, preempted=np.zeros(len(given), int), status=status,
+        asked_tokens=output, preempted=np.zeros(len(given), int), status=status_code.astype(np.int32),
+        clients=tuple(map(str, clients)), statuses=tuple(map(str, statuses)),
     )  # fmt: skip
 
 
@@ -103,6 +107,8 @@ def test_an_empty_log_has_a_summary() -> None:
     empty = TWO.take(np.zeros(3, bool))
     found = summarise(empty, 10.0)
     assert (found["requests"], found["tokens_per_s"], found["clients"]) == (0, 0.0, {})
+    nobody = replace(empty, clients=(), statuses=())
+    assert summarise(nobody, 10.0)["jain_served"] == 1.0
 
 
 def test_means_have_student_s_interval() -> None:

@@ -43,7 +43,9 @@ class Mixed(Machine):
         batch = self.batch
         roomy = self.stretch is not None and batch.step <= self.roomy
         preempted = not roomy and bool(batch.running) and self.make_room(now)
-        budget = self._budget() if self.reading or self.sim.queued else 0
+        budget = self._most
+        if self.config.tpot_s is not None and (self.reading or self.sim.queued):
+            budget = self._budget(self.config.tpot_s)
         if self.sim.queued and not preempted and (self._ask or self._restless or self.stepwise):
             self._admit(now, budget)
         if self.reading:
@@ -58,7 +60,11 @@ class Mixed(Machine):
             self.cut(now)
 
     def _may_fit(self, seq: Sequence) -> bool:
-        return self.by_prompt or self.sim.scheduler.reserved_tokens(seq.id) <= self._free
+        """False where it certainly does not; it is only looked at closely where memory is short."""
+        free = self._free
+        if self.by_prompt or 8 * free > self.batch.blocks.tokens:
+            return True
+        return self.sim.scheduler.reserved_tokens(seq.id) <= free
 
     @property
     def _slots(self) -> int:
@@ -75,18 +81,32 @@ class Mixed(Machine):
     def _admit(self, now: float, budget: int) -> None:
         sim = self.sim
         self._ask = self._restless = False
-        self.tell(now, self.batch.step)
+        if self.batch.speaks or self.stepwise:
+            self.tell(now, self.batch.step)
         while sim.queued:
             if self.unread >= budget - len(self.batch.running):
                 self._ask = True
                 return
             slots = self._slots
-            capacity = Capacity(NO_LIMIT if self.by_prompt else self._free, slots)
-            request = sim.scheduler.peek(capacity, now)
-            if request is None or (self.by_prompt and not self._has_room(sim.open[request.id])):
+            seq = self._next_by_prompt(slots, now) if self.by_prompt else self._next(slots, now)
+            if seq is None:
                 self._restless = slots > 0 and self._order_matters()
                 return
-            self._start(sim.admit(request.id, now))
+            self._start(seq)
+
+    def _next(self, slots: int, now: float) -> Sequence | None:
+        """Admit who is next and fits what is not reserved."""
+        sim = self.sim
+        request = sim.scheduler.next(Capacity(self._free, slots), now)
+        return None if request is None else sim.admitted(request.id, now)
+
+    def _next_by_prompt(self, slots: int, now: float) -> Sequence | None:
+        """Admit who is next where its prompt fits."""
+        sim = self.sim
+        request = sim.scheduler.peek(Capacity(NO_LIMIT, slots), now)
+        if request is None or not self._has_room(sim.open[request.id]):
+            return None
+        return sim.admit(request.id, now)
 
     def _has_room(self, seq: Sequence) -> bool:
         blocks = self.batch.blocks
@@ -96,7 +116,7 @@ class Mixed(Machine):
 
     def _order_matters(self) -> bool:
         """Whether somebody would fit if the order of turns were another, and progress may change it."""
-        speaks = self.batch.loud or self.batch.quieter() or (self.reading and not self.sim.deaf)
+        speaks = self.batch.speaks or (self.reading and not self.sim.deaf)
         if not speaks:
             return False
         return self.by_prompt or least_need(self.sim.scheduler) <= self._free
@@ -130,15 +150,13 @@ class Mixed(Machine):
         seconds = self.costs.mixed(chunks, running, batch.context)
         self.begin(now + seconds, now, batch.step + 1)
 
-    def _budget(self) -> int:
-        """Tokens of the next step: as configured, or the most that meet the wished step time."""
-        if self.config.tpot_s is None:
-            return self._most
+    def _budget(self, tpot_s: float) -> int:
+        """The most tokens for which the next step takes at most `tpot_s`."""
         count, context = len(self.batch), self.batch.context
         read = self.reading[0].read if self.reading else 0
         return step_budget(
             lambda tokens: self.costs.mixed([Chunk(max(tokens - count, 1), read)], count, context),
-            self.config.tpot_s,
+            tpot_s,
             least=min(count + LEAST_CHUNK, self._most),
             most=min(self._most, 1 << 20),
         )
