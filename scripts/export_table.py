@@ -52,6 +52,7 @@ class Way:
     name: str
     predict: Callable[[Sequence[Request]], Floats]
     row: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[int, Floats] = field(default_factory=dict)
     taken: dict[int, list[float]] = field(default_factory=lambda: {1: [], 32: []})
 
 
@@ -169,8 +170,8 @@ def compare(found: Sequence[Way], parts: dict[str, LengthData]) -> None:
 def _errors(way: Way, reference: Way, rows: LengthData) -> dict[str, Any]:
     tokens = way.predict(rows.requests)
     if way is reference:
-        reference.row.setdefault("tokens", {})[id(rows)] = tokens
-    base = reference.row["tokens"][id(rows)]
+        reference.tokens[id(rows)] = tokens
+    base = reference.tokens[id(rows)]
     off, errors = np.abs(tokens - base), [np.abs(t - rows.lengths) for t in (tokens, base)]
     change = paired_difference(errors[0], errors[1], np.ones(len(rows)), Groups.of(rows.groups))
     return {
@@ -250,7 +251,7 @@ def main() -> None:
         during = os.getloadavg()[0]
         compare(found, parts)
         features = without_features(folders["dynamic"], parts)
-    rows = [{"way": way.name, **{k: v for k, v in way.row.items() if k != "tokens"}} for way in found]
+    rows = [{"way": way.name, **way.row} for way in found]
     document = {
         "machine": {**machine(), "torch": version("torch"), "onnx": version("onnx"), "load_1m_before": before,
                     "load_1m_while_timing": during},

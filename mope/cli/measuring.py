@@ -23,9 +23,12 @@ def measure_into_facts(folder: Path, data: LengthData) -> Report:
 
 
 def write_facts(folder: Path, report: Report, backend: str) -> None:
-    """Put a report into the bundle's `facts.json`, with the backend that answered."""
+    """Put a report into the bundle's `facts.json`, with the backend that answered; other slices are kept."""
     from mope.predictor import layout
 
     facts = json.loads(layout.read_text(folder, layout.FACTS))
-    facts |= {"evaluation": report.to_dict(), "evaluated_backend": backend}
+    found = report.to_dict()
+    facts |= {"evaluation": found, "evaluated_backend": backend}
+    if report.by:
+        facts["slices"] = {**facts.get("slices", {}), report.by: found["slices"]}
     layout.write_text(folder / layout.FACTS, json.dumps(facts, indent=1) + "\n")
