@@ -23,6 +23,7 @@ from mope.types import BUCKETS
 
 ROOFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 128)
 NUMERICS_ROWS = 64
+SECTIONS = ("roofline", "ops", "passes", "forecasts", "callers", "accuracy", "numerics")
 Log = Callable[[str], None]
 
 
@@ -35,39 +36,65 @@ def bench_kernels(
     threads: int = 1,
     with_compile: bool = False,
     with_accuracy: bool = True,
+    only: Sequence[str] | None = None,
     log: Log = lambda _: None,
 ) -> dict[str, object]:
     """Device and versions, roofline, operations (on a GPU), passes of made-up experts, forecasts of a bundle.
 
     `data` are requests with lengths: all are asked, and (with `with_accuracy`) the error is told. `shapes` are
-    encoders of `made_up.SHAPES`, all by default. Takes minutes; `log` hears what is being measured.
+    encoders of `made_up.SHAPES`, `only` some of `SECTIONS`; all by default. Takes minutes; `log` hears what is being measured.
     """
     budget, shapes = budget or Budget(), shapes or tuple(SHAPES)
-    if unknown := sorted(set(shapes) - set(SHAPES)):
-        raise ConfigError(f"shape {unknown[0]!r}", f"one of {', '.join(SHAPES)}")
+    wanted = set(only or SECTIONS) - (set() if with_accuracy else {"accuracy"})
+    for unknown in sorted(set(shapes) - set(SHAPES)):
+        raise ConfigError(f"shape {unknown!r}", f"one of {', '.join(SHAPES)}")
+    for unknown in sorted(wanted - set(SECTIONS)):
+        raise ConfigError(f"section {unknown!r}", f"one of {', '.join(SECTIONS)}")
     side_by_side.threads_of_torch(threads)
     on_gpu = device().type == "cuda"
-    found: dict[str, object] = {"device": facts(), "roofline": rooflines()}
-    log("operations")
-    found["ops"] = _ops() if on_gpu and not missing() else {"skipped": missing() or "no GPU is at hand"}
-    passes: list[dict[str, object]] = []
+    found: dict[str, object] = {"device": facts()}
+    if "roofline" in wanted:
+        found["roofline"] = rooflines()
+    if "ops" in wanted:
+        log("operations")
+        found["ops"] = _ops() if on_gpu and not missing() else {"skipped": missing() or "no GPU is at hand"}
+    if "passes" in wanted:
+        found["passes"] = _passes(shapes, budget, with_compile, log)
+    if wanted & {"forecasts", "callers", "accuracy", "numerics"}:
+        bundles = side_by_side.opened(source, threads, with_compile)
+        found |= _bundle(bundles, data, wanted, budget, log)
+    found["device_after"] = facts()
+    return found
+
+
+def _passes(shapes: Sequence[str], budget: Budget, with_compile: bool, log: Log) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
     for name in shapes:
         log(f"passes of three experts of {name}")
+        cases = list(grid(device().type == "cuda"))
         with tempfile.TemporaryDirectory() as folder:
-            passes += time_passes(name, SHAPES[name], list(grid(on_gpu)), budget, Path(folder), with_compile)
-    found["passes"] = passes
-    log("forecasts of the bundle")
-    bundles = side_by_side.opened(source, threads, with_compile)
-    found["forecasts"] = side_by_side.forecasts(bundles, data.requests, budget)
-    fastest = bundles.get("triton") or bundles.get("onnx-int8") or next(iter(bundles.values()))
-    found["callers"] = {fastest.backend.name: side_by_side.callers(fastest, data.requests)}
-    if with_accuracy:
+            rows += time_passes(name, SHAPES[name], cases, budget, Path(folder), with_compile)
+    return rows
+
+
+def _bundle(
+    bundles: dict[str, MoPE], data: LengthData, wanted: set[str], budget: Budget, log: Log
+) -> dict[str, object]:
+    found: dict[str, object] = {}
+    if "forecasts" in wanted:
+        log("forecasts of the bundle")
+        found["forecasts"] = side_by_side.forecasts(bundles, data.requests, budget)
+    if "callers" in wanted:
+        log("callers")
+        fastest = bundles.get("triton") or bundles.get("onnx-int8") or next(iter(bundles.values()))
+        found["callers"] = {fastest.backend.name: side_by_side.callers(fastest, data.requests)}
+    if "accuracy" in wanted:
         log(f"error on {len(data)} requests")
-        found["accuracy"] = side_by_side.accuracy(bundles, data)
-    if side_by_side.EAGER in bundles:
+        exact = {name: bundle for name, bundle in bundles.items() if name != "torch.compile"}
+        found["accuracy"] = side_by_side.accuracy(exact, data)
+    if "numerics" in wanted and side_by_side.EAGER in bundles:
         log("numerics")
         found["numerics"] = _numerics(bundles[side_by_side.EAGER], data)
-    found["device_after"] = facts()
     return found
 
 

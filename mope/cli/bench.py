@@ -44,6 +44,10 @@ def bench(
     shapes: Annotated[
         list[str] | None, typer.Option("--shape", help="kernels: bert-base, minilm; default: both.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="kernels: roofline, ops, passes, forecasts, callers, accuracy, numerics."),
+    ] = None,
     with_compile: Annotated[
         bool, typer.Option("--compile", help="kernels: torch.compile, too; a minute a network.")
     ] = False,
@@ -57,7 +61,7 @@ def bench(
     if what is What.scheduler:
         numbers |= _scheduler(clients, repeats)
     elif what is What.kernels:
-        numbers = _kernels(bundle or None, data, rows, shapes, repeats, threads, with_compile)
+        numbers = _kernels(bundle or None, data, rows, shapes, only, repeats, threads, with_compile)
     else:
         from mope.predictor.bundle import MoPE
 
@@ -109,8 +113,8 @@ def _scheduler(clients: Sequence[int] | None, repeats: int) -> dict[str, float]:
 
 
 def _kernels(
-    source: str | None, data: Sequence[str] | None, rows: int, shapes: Sequence[str] | None, repeats: int,
-    threads: int, with_compile: bool,
+    source: str | None, data: Sequence[str] | None, rows: int, shapes: Sequence[str] | None,
+    only: Sequence[str] | None, repeats: int, threads: int, with_compile: bool,
 ) -> dict[str, object]:  # fmt: skip
     """Operations, passes and forecasts; the error is told on the test part of `data`."""
     from rich.console import Console
@@ -130,7 +134,7 @@ def _kernels(
         known = found.take(split(found)["test"][:rows])
     return bench_kernels(
         source, known, shapes=shapes, budget=Budget(repeats=repeats), threads=threads,
-        with_compile=with_compile, with_accuracy=bool(data), log=Console(stderr=True).print,
+        with_compile=with_compile, with_accuracy=bool(data), only=only, log=Console(stderr=True).print,
     )  # fmt: skip
 
 

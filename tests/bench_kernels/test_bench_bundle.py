@@ -42,7 +42,7 @@ def test_one_document_of_everything(tiny: Path, small, monkeypatch):
     }
     assert found["device"]["versions"]["torch"]
     assert found["forecasts"]["soft, batch 1"]["torch"]["calls"] == 2
-    assert found["forecasts"]["soft, batch 1"]["p50 over eager torch"] == {"torch": 1.0}
+    assert found["forecasts"]["soft, batch 1"]["cpu_p50_ms over eager torch"] == {"torch": 1.0}
     assert found["accuracy"]["torch"]["minus torch"] == 0
     assert found["callers"]["torch"]["calls"] == 32 * 30
     assert found["callers"]["torch"]["mean_batch"] > 1
@@ -52,6 +52,13 @@ def test_one_document_of_everything(tiny: Path, small, monkeypatch):
 def test_an_unknown_shape(tiny: Path):
     with pytest.raises(ConfigError, match="one of bert-base, minilm"):
         run.bench_kernels(str(tiny), synthetic(3), shapes=["huge"])
+    with pytest.raises(ConfigError, match="one of roofline, ops"):
+        run.bench_kernels(str(tiny), synthetic(3), only=["everything"])
+
+
+def test_only_what_is_asked(tiny: Path):
+    found = run.bench_kernels(str(tiny), synthetic(12), only=["roofline"])
+    assert set(found) == {"device", "roofline", "device_after"}
 
 
 def test_accuracy_is_told_beside_the_first_backend(tiny: Path):

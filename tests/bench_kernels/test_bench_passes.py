@@ -36,9 +36,11 @@ def test_calls_are_timed_in_turns():
     order = []
     calls = {name: partial(order.append, name) for name in ("a", "b")}
     ticks = count()
-    got = in_turns(calls, Budget(repeats=3, seconds=1e9, slow_s=1e9), clock=lambda: next(ticks) / 1000)
+    cpu = count()
+    budget = Budget(repeats=3, seconds=1e9, slow_s=1e9)
+    got = in_turns(calls, budget, lambda: next(ticks) / 1000, lambda: next(cpu) / 2000)
     assert order == ["a", "a", "b", "b", *["a", "b"] * 3]
-    assert got["a"] == {"p50_ms": 1.0, "p99_ms": 1.0, "least_ms": 1.0, "calls": 3}
+    assert got["a"] == {"p50_ms": 1.0, "p99_ms": 1.0, "least_ms": 1.0, "cpu_p50_ms": 0.5, "calls": 3}
 
 
 def test_the_budget_ends_the_rounds_and_a_slow_call_is_timed_once():
