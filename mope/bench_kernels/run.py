@@ -42,7 +42,8 @@ def bench_kernels(
     """Device and versions, roofline, operations (on a GPU), passes of made-up experts, forecasts of a bundle.
 
     `data` are requests with lengths: all are asked, and (with `with_accuracy`) the error is told. `shapes` are
-    encoders of `made_up.SHAPES`, `only` some of `SECTIONS`; all by default. Takes minutes; `log` hears what is being measured.
+    encoders of `made_up.SHAPES`, `only` some of `SECTIONS`; all by default. Takes minutes; `log` hears what is being
+    measured.
     """
     budget, shapes = budget or Budget(), shapes or tuple(SHAPES)
     wanted = set(only or SECTIONS) - (set() if with_accuracy else {"accuracy"})
