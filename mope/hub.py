@@ -16,7 +16,7 @@ from mope.errors import BundleError, HubError, MopeError
 # What a bundle consists of. Nothing else of a repository is fetched: no code, no pickles.
 WANTED = (
     *("config.json", "calibration.json", "tokenizer.json", "facts.json", "README.md", "*.safetensors"),
-    *("experts/*.safetensors", "router/*.safetensors", "onnx/*.onnx", "onnx/*.onnx.data"),
+    *("onnx/*.onnx", "onnx/*.onnx.data"),  # a star stands for folders, too
 )
 MAX_FILE, MAX_TOTAL = 4 << 30, 16 << 30
 
@@ -36,9 +36,7 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
     return fetch(str(source), revision)
 
 
-def fetch(
-    repo: str, revision: str | None = None, output: Path | None = None, *, force: bool = False
-) -> Path:
+def fetch(repo: str, revision: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
     """The files of a bundle from the Hub: in its cache, or as plain files in `output`. Errors as `local_folder`.
 
     A broken download goes on where it stopped; `force` takes everything anew. Offline (HF_HUB_OFFLINE=1), or where
@@ -77,13 +75,13 @@ def _check_sizes(repo: str, revision: str | None) -> None:
     """Refuse a repository that would fill the disk, before anything of it is fetched."""
     from huggingface_hub import HfApi, constants, errors
     from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         return
     try:
         entries = list(HfApi().list_repo_tree(repo, revision=revision, recursive=True))
-    except (errors.HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         if _status(error) is None:  # no answer at all: the cache may have one
             return
         raise
@@ -118,7 +116,8 @@ def _said(repo: str, revision: str | None) -> Iterator[None]:
             todo = "fetch it once without HF_HUB_OFFLINE"
             raise _refused(repo, "nothing: offline, and it is not in the cache", todo) from None
         raise _failed(repo, error) from None
-    except (errors.HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON
+    # ValueError: an answer that is no JSON.
+    except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
         raise _failed(repo, error) from None
 
 

@@ -11,8 +11,12 @@ import typer
 def pull(
     repo: Annotated[str, typer.Argument(metavar="HUB_ID", help="owner/name.")],
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit; default: main.")] = None,
-    output: Annotated[Path | None, typer.Option(help="A folder for plain files; default: the Hub's cache.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take everything anew, for a damaged cache.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder for plain files; default: the Hub's cache.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take everything anew, for a damaged cache.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Download a bundle and check it: hashes, shapes, that it opens. A broken download goes on where it stopped."""

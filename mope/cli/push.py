@@ -29,7 +29,9 @@ def push(
         raise BundleError("a bundle without a model card", "README.md in it", f"run: mope card {bundle}")
     url = loaded.push_to_hub(repo, revision=revision, private=private, message=message) if yes else None
     if as_json:
-        print_json({"repo": repo, "revision": revision or "main", "files": files, "pushed": yes, "commit": url})
+        print_json(
+            {"repo": repo, "revision": revision or "main", "files": files, "pushed": yes, "commit": url}
+        )
         return
     print_files(files)
     typer.echo(f"pushed: {url}" if yes else f"nothing was sent; to upload to {repo}, say --yes")

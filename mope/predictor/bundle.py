@@ -97,13 +97,15 @@ class MoPE:
     def push_to_hub(
         self, repo: str, *, revision: str | None = None, private: bool = False, message: str = ""
     ) -> str:
-        """Put the bundle's files into the Hub's repository `repo`, made where it is new; returns the commit's address.
+        """Put the bundle's files into the Hub's repository `repo`, made where new; returns the commit's address.
 
         The token is HF_TOKEN's, or that of `hf auth login`. Raises `BundleError` where the Hub refuses, `HubError`
         where it fails.
         """
         message = message or f"A bundle of mope {self.config.mope_version}"
-        return upload(self.folder, repo, list(self.files), revision=revision, private=private, message=message)
+        return upload(
+            self.folder, repo, list(self.files), revision=revision, private=private, message=message
+        )
 
     @property
     def files(self) -> dict[str, int]:
