@@ -1,7 +1,7 @@
 """A Hub in memory over real HTTP, as much of it as huggingface_hub asks for, and faults on request.
 
-Answers what the client of huggingface_hub 2.4 was seen to send: whoami, create, validate-yaml, preupload (all files
-"regular", so that they come inside the commit), commit, model info, tree, resolve with ranges.
+Answers what the client of huggingface_hub 2.4 was seen to send: whoami, create, branch, validate-yaml, preupload (all
+files "regular", so that they come inside the commit), commit, model info, tree, resolve with ranges.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    gone: bool = False
 
     def __enter__(self) -> Hub:
         hub = self
@@ -58,6 +59,11 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer nobody any more, on open connections neither."""
+        self.gone = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -90,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """One request: note it, meet its fault, find its route."""
+        if self.hub.gone:
+            self.close_connection = True
+            return None
         body, path = (
             self.rfile.read(int(self.headers.get("Content-Length") or 0)),
             unquote(urlsplit(self.path).path),
@@ -163,6 +172,13 @@ def _valid(call: _Handler, match: re.Match[str], body: bytes) -> None:
     call.reply({"errors": [], "warnings": []})
 
 
+def _branch(call: _Handler, match: re.Match[str], body: bytes) -> None:
+    known = call.hub.repos[match["repo"]]
+    taken = match["revision"] in known
+    known.setdefault(match["revision"], dict(known["main"]))
+    call.reply({}, 409 if taken else 200)
+
+
 def _preupload(call: _Handler, match: re.Match[str], body: bytes) -> None:
     names = [file["path"] for file in json.loads(body)["files"]]
     call.reply(
@@ -228,6 +244,7 @@ ROUTES: tuple[tuple[str, Callable[[_Handler, re.Match[str], bytes], None]], ...]
     (r"/api/whoami-v2", _whoami),
     (r"/api/repos/create", _create),
     (r"/api/validate-yaml", _valid),
+    (rf"/api/models/{REPO}/branch/(?P<revision>.+)", _branch),
     (rf"/api/models/{REPO}/preupload/(?P<revision>.+)", _preupload),
     (rf"/api/models/{REPO}/commit/(?P<revision>.+)", _commit),
     (rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)", _tree),
