@@ -1,0 +1,129 @@
+"""A study as one HTML page that opens offline: tables, and plots as pictures inside it. No other file here draws."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mope.extras import require
+from mope.sim.log import Requests
+from mope.sim.metrics import Service, times
+
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+MOST_LINES = 8
+MARKERS = "osD^v<>Ph*X"  # as many as there are variants: ten colours come round again
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;font-size:13px;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;"
+    "border-bottom:1px solid #ddd}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}"
+    "img{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1rem;overflow:auto;font-size:12px}"
+    "figure{margin:1rem 0}figcaption{color:#555;font-size:13px}"
+)
+
+
+class Page:
+    """Parts of a page, added in order."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = []
+
+    def heading(self, text: str) -> None:
+        """A section begins."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Cells as text."""
+        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        self._parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+
+    def picture(self, png: bytes, caption: str) -> None:
+        """A plot with what it shows."""
+        data, said = base64.b64encode(png).decode(), escape(caption)
+        self._parts.append(
+            f'<figure><img alt="{said}" src="data:image/png;base64,{data}"><figcaption>{said}</figcaption></figure>'
+        )
+
+    def fold(self, title: str, text: str) -> None:
+        """A text that is shown on a click."""
+        self._parts.append(f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>")
+
+    def save(self, path: Path) -> None:
+        """Write the page, whole or not at all."""
+        title = escape(self.title)
+        html = (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
+            f"<body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
+        )
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(html, encoding="utf-8")
+        partial.replace(path)
+
+
+def lines(curves: Curves, x: str, y: str, title: str = "", log_x: bool = False) -> bytes:
+    """Curves as a PNG."""
+    figure, axes = _figure()
+    for name, (xs, ys) in curves.items():
+        axes.plot(xs, ys, label=name, linewidth=1.6)
+    axes.set(xlabel=x, ylabel=y, title=title)
+    if log_x:
+        axes.set_xscale("log")
+    if curves:
+        axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def front(points: Mapping[str, tuple[float, float]], x: str, y: str) -> bytes:
+    """Named points as a PNG."""
+    figure, axes = _figure()
+    for (name, (a, b)), marker in zip(points.items(), cycle(MARKERS)):
+        axes.plot([a], [b], marker, markersize=7, label=name)
+    axes.set(xlabel=x, ylabel=y)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure)
+
+
+def service_curves(log: Requests, end_s: float) -> Curves:
+    """Service received by each client over time, in weighted tokens; those with the most requests."""
+    at = np.linspace(0.0, end_s, 200)
+    service = Service.of(log)
+    received = service.received(at)
+    chosen = np.argsort(-received[:, -1], kind="stable")[:MOST_LINES]
+    return {service.names[i]: (at.tolist(), received[i].tolist()) for i in chosen}
+
+
+def ttft_cdf(log: Requests) -> tuple[list[float], list[float]]:
+    """Seconds to the first token, and the share of requests that had it by then."""
+    values = np.sort(times(log.take(log.done))["ttft_s"])
+    shares = np.arange(1, len(values) + 1) / max(len(values), 1)
+    keep = np.unique(np.linspace(0, len(values) - 1, 400).astype(int)) if len(values) else np.empty(0, int)
+    return np.maximum(values[keep], 1e-3).tolist(), shares[keep].tolist()
+
+
+def _figure() -> tuple[Any, Any]:
+    require("plots", "drawing a report")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
