@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from mope.kernels import launch, offline
-from mope.kernels.shipped import cases
+from mope.kernels.shipped import cases, residual, up
+from mope.kernels.tiles import Tile
+
+# Larger tiles that were tried and do not ship.
+REFUSED = {
+    "sm_80": [Tile(128, 256, 32, 8, 4), Tile(128, 128, 32, 4, 4)],
+    "sm_90": [Tile(128, 256, 64, 8, 3), Tile(128, 256, 64, 8, 3, persist=True, tma=True)],
+    "gfx942": [Tile(256, 128, 32, 8, 2)],
+}
+BOTH = {"linear": partial(up, width=768), "down": partial(residual, rows=False)}
 
 
 def main(target: str) -> None:
@@ -19,7 +29,12 @@ def main(target: str) -> None:
     found: dict[str, dict[str, dict[str, int | bool]]] = {}
     for arch in offline.TARGETS:
         found[arch] = {}
-        for name, make in cases(arch).items():
+        refused = {
+            f"refused: {op} {tile.label}": partial(make, tile)
+            for tile in REFUSED[arch]
+            for op, make in BOTH.items()
+        }
+        for name, make in (cases(arch) | refused).items():
             with launch.recording(arch) as record:
                 make()
             (only,) = record.launches

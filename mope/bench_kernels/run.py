@@ -23,7 +23,7 @@ from mope.types import BUCKETS
 
 ROOFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 128)
 NUMERICS_ROWS = 64
-SECTIONS = ("roofline", "ops", "passes", "forecasts", "callers", "accuracy", "numerics")
+SECTIONS = ("roofline", "ops", "passes", "forecasts", "host", "callers", "accuracy", "numerics")
 Log = Callable[[str], None]
 
 
@@ -61,7 +61,7 @@ def bench_kernels(
         found["ops"] = _ops() if on_gpu and not missing() else {"skipped": missing() or "no GPU is at hand"}
     if "passes" in wanted:
         found["passes"] = _passes(shapes, budget, with_compile, log)
-    if wanted & {"forecasts", "callers", "accuracy", "numerics"}:
+    if wanted & {"forecasts", "host", "callers", "accuracy", "numerics"}:
         bundles = side_by_side.opened(source, threads, with_compile)
         found |= _bundle(bundles, data, wanted, budget, log)
     found["device_after"] = facts()
@@ -85,6 +85,9 @@ def _bundle(
     if "forecasts" in wanted:
         log("forecasts of the bundle")
         found["forecasts"] = side_by_side.forecasts(bundles, data.requests, budget)
+    if "host" in wanted and side_by_side.EAGER in bundles:
+        log("the host's part")
+        found["host"] = side_by_side.host(bundles[side_by_side.EAGER], data.requests, budget)
     if "callers" in wanted:
         log("callers")
         fastest = bundles.get("triton") or bundles.get("onnx-int8") or next(iter(bundles.values()))

@@ -14,10 +14,13 @@ from mope.bench_kernels.passes import compiled
 from mope.bench_kernels.timing import Budget, Call, in_turns, summary
 from mope.bootstrap import Draws, Groups, paired_difference
 from mope.data.records import LengthData
-from mope.kernels import missing
+from mope.kernels import missing, reference
 from mope.predictor.batcher import Batcher
 from mope.predictor.bundle import MoPE
+from mope.predictor.graphs import Buckets, Forward, Outputs
 from mope.predictor.layout import TRUNK, onnx_file, weights_file
+from mope.predictor.packing import Pack
+from mope.predictor.triton_backend import TritonBackend
 from mope.types import Request
 
 EAGER = "torch"
@@ -73,6 +76,31 @@ def forecasts(
             found[f"{routing}, batch {batch}"] = row
     for name, bundle in bundles.items():
         bundle.config = default[name]
+    return found
+
+
+class NoNetworks(Buckets):
+    """Passes that answer at once, with the same `outputs` rising quantiles for all."""
+
+    outputs = 0
+
+    def run(self, name: str, forward: Forward, given: Pack) -> Outputs:
+        """Made-up outputs of the right shape."""
+        size = given.size
+        out = np.tile(np.linspace(3.0, 6.0, self.outputs, dtype=np.float32), (size.answers, 1))
+        return {"out": out, "chances": np.full((size.batch, 3), 1 / 3, np.float32)}
+
+
+def host(bundle: MoPE, requests: Sequence[Request], budget: Budget) -> dict[str, dict[str, float]]:
+    """Milliseconds of `predict` by the packed backend without its networks: what the host alone takes."""
+    backend = TritonBackend(bundle.folder, bundle.config, ops=reference)
+    backend.buckets = NoNetworks(backend.device)
+    backend.buckets.outputs = len(bundle.config.quantiles)
+    found: dict[str, dict[str, float]] = {}
+    for routing in ("hard", "soft"):
+        made = MoPE(bundle.folder, replace(bundle.config, routing=routing), backend, bundle.tokenizer)
+        for batch in BATCHES:
+            found |= in_turns({f"{routing}, batch {batch}": _walk(made, requests, batch)}, budget)
     return found
 
 

@@ -46,7 +46,7 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="kernels: roofline, ops, passes, forecasts, callers, accuracy, numerics."),
+        typer.Option(help="kernels: roofline, ops, passes, forecasts, host, callers, accuracy, numerics."),
     ] = None,
     with_compile: Annotated[
         bool, typer.Option("--compile", help="kernels: torch.compile, too; a minute a network.")

@@ -80,7 +80,7 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for every kind of pass and size that came, the oldest dropped beyond `KEPT`. One pass at a time."""
+    """A bucket for every kind of pass and size that came; beyond `KEPT` the longest unused goes. One pass a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -91,11 +91,10 @@ class Buckets:
         """`forward`, known as `name`, on a pass; safe to call from several threads."""
         size = given.size
         with self.lock, torch.inference_mode():
-            bucket = self.kept.get((name, size))
-            if bucket is None:
-                while len(self.kept) >= KEPT:
-                    del self.kept[next(iter(self.kept))]
-                bucket = self.kept[name, size] = Bucket(forward, given, size, self.device)
+            bucket = self.kept.pop((name, size), None) or Bucket(forward, given, size, self.device)
+            self.kept[name, size] = bucket  # the latest used is the last
+            if len(self.kept) > KEPT:
+                del self.kept[next(iter(self.kept))]
             return bucket(given)
 
 

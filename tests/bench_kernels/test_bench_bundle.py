@@ -43,6 +43,7 @@ def test_one_document_of_everything(tiny: Path, small, monkeypatch):
     assert found["device"]["versions"]["torch"]
     assert found["forecasts"]["soft, batch 1"]["torch"]["calls"] == 2
     assert found["forecasts"]["soft, batch 1"]["cpu_p50_ms over eager torch"] == {"torch": 1.0}
+    assert found["host"]["soft, batch 32"]["calls"] == 2
     assert found["accuracy"]["torch"]["minus torch"] == 0
     assert found["callers"]["torch"]["calls"] == 32 * 30
     assert found["callers"]["torch"]["mean_batch"] > 1
