@@ -35,7 +35,6 @@ __all__ = [
     "Forecaster",
     "History",
     "HubError",
-    "HubError",
     "LateForecast",
     "LengthForecast",
     "Load",
