@@ -28,7 +28,7 @@ from mope.export.graphs import after, save
 SCHEMES = ("dynamic", "rows", "static", "weights", "blocks")
 BLOCK = 32
 TABLE_ROWS = 1000  # smaller tables stay fp32
-LEVELS = 255
+LEVELS, WHOLE = 255, 127  # steps of uint8; the largest int8
 TOP = 63  # of a weight, not 127: pairs of products must fit the 16 bits in which AVX2 adds them without VNNI
 CONTRIB = "com.microsoft"
 
@@ -115,14 +115,14 @@ def _replace(
         model.opset_import.append(make_opsetid(CONTRIB, 1))
 
 
-def _columns(build: Build, weight: Float, out: str) -> tuple[str, str]:
+def _columns(build: Build, weight: Float, out: str, top: int = TOP) -> tuple[str, str]:
     """Weights int8 [K, N] and their scale for each column [N]: symmetric, so a product needs no correction."""
-    scale = _scale(np.abs(weight).max(0), TOP)
+    scale = _scale(np.abs(weight).max(0), top)
     build.arrays |= {f"{out}.weight": np.round(weight / scale).astype(np.int8), f"{out}.scale": scale}
     return f"{out}.weight", f"{out}.scale"
 
 
-def _scale(largest: Float, top: int = 127) -> Float:
+def _scale(largest: Float, top: int = WHOLE) -> Float:
     scale: Float = np.where(largest == 0, 1, largest / top).astype(np.float32)
     return scale
 
@@ -193,7 +193,7 @@ def _static(build: Build, x: str, weight: Float, out: str) -> None:
 
 
 def _weights(build: Build, x: str, weight: Float, out: str) -> None:
-    q, scale = _columns(build, weight, out)
+    q, scale = _columns(build, weight, out, WHOLE)
     build.add("DequantizeLinear", [q, scale], [f"{out}.whole"], axis=1)
     build.add("MatMul", [x, f"{out}.whole"], [out])
 

@@ -35,13 +35,14 @@ from mope.export.parity import ask_routed, prompts
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.inputs import Batch
-from mope.predictor.layout import whole, write_text
+from mope.predictor.layout import write_text
 from mope.predictor.onnx_backend import OnnxBackend, Session, session_options
 from mope.types import Request
 
 SCHEMES = ("dynamic", "rows", "static", "weights", "blocks")
 NEIGHBOURS = 64
 TIMED = {1: 120, 32: 12}
+MARKS = ("<!-- table: scripts/export_table.py -->", "<!-- end of table -->")
 Floats = NDArray[np.float64]
 
 
@@ -194,9 +195,9 @@ def without_features(home: Path, parts: dict[str, LengthData]) -> dict[str, Any]
     return found
 
 
-def markdown(found: Sequence[Way], names: Sequence[str]) -> str:
-    """The table."""
-    first = found[0].row
+def markdown(document: dict[str, Any]) -> str:
+    """The table of a run."""
+    names, rows = list(document["rows"]), document["ways"]
     head = [
         "computed by",
         "largest / mean difference, tokens",
@@ -208,28 +209,43 @@ def markdown(found: Sequence[Way], names: Sequence[str]) -> str:
         "open, s",
         "batch 1, p50 / p99 ms",
         "batch 32, p50 / p99 ms",
-        "p50 to PyTorch's, 1 / 32",
+        "p50 to PyTorch's",
     ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for way in found:
-        row = way.row
-        data = [row["data"][name] for name in names]
-        largest = max([row["prompts_largest_tokens"], *(d["largest_tokens"] for d in data)])
-        mean = np.mean([d["mean_tokens"] for d in data])
-        changes = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*d["mae_change"]) for d in data]
-        if way is found[0]:
-            changes = [f"MAE {d['mae']:.1f}" for d in data]
-        times = [f"{row[f'batch_{s}_p50_ms']:.1f} / {row[f'batch_{s}_p99_ms']:.1f}" for s in TIMED]
-        ratios = " / ".join(f"{row[f'batch_{s}_p50_ms'] / first[f'batch_{s}_p50_ms']:.2f}" for s in TIMED)
-        cells = [way.name, f"{largest:.1f} / {mean:.2f}", *changes, f"{row['neighbours_largest_tokens']:.2f}"]
-        opened = f"{row['open_s']:.2f}" if "open_s" in row else ""
-        cells += [f"{row['bytes'] / 1e6:.1f}", opened, *times, ratios]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(_line(row, rows[0], names) for row in rows)]
+    )
+
+
+def _line(row: dict[str, Any], first: dict[str, Any], names: Sequence[str]) -> str:
+    data = [row["data"][name] for name in names]
+    largest = max([row["prompts_largest_tokens"], *(d["largest_tokens"] for d in data)])
+    mean = np.mean([d["mean_tokens"] for d in data])
+    changes = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*d["mae_change"]) for d in data]
+    if row is first:
+        changes = [f"MAE {d['mae']:.1f}" for d in data]
+    times = [f"{row[f'batch_{size}_p50_ms']:.1f} / {row[f'batch_{size}_p99_ms']:.0f}" for size in TIMED]
+    ratios = " / ".join(f"{row[f'batch_{s}_p50_ms'] / first[f'batch_{s}_p50_ms']:.2f}" for s in TIMED)
+    cells = [row["way"], f"{largest:.1f} / {mean:.2f}", *changes, f"{row['neighbours_largest_tokens']:.2f}"]
+    cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['open_s']:.2f}" if "open_s" in row else "", *times, ratios]
+    return f"| {' | '.join(cells)} |"
+
+
+def spliced(text: str, table: str) -> str:
+    """`text` with `table` between its two marks."""
+    before, rest = text.split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def write(document: dict[str, Any], output: Path) -> None:
+    """OUTPUT.json, and the table between the marks of OUTPUT.md."""
+    write_text(output.with_suffix(".json"), json.dumps(document, indent=1) + "\n")
+    page = output.with_suffix(".md")
+    text = page.read_text(encoding="utf-8") if page.is_file() else "\n".join(MARKS) + "\n"
+    write_text(page, spliced(text, markdown(document)))
 
 
 def main() -> None:
-    """Read the arguments, measure, write OUTPUT.json and OUTPUT-table.md."""
+    """Read the arguments, measure, write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -258,11 +274,8 @@ def main() -> None:
         "rows": {name: len(rows) for name, rows in parts.items()}, "seed": 0, "threads": 1, "ways": rows,
         "mae_by_features": features,
     }  # fmt: skip
-    with whole(asked.output.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(document, indent=1) + "\n")
-    table = markdown(found, list(parts))
-    write_text(asked.output.with_name(f"{asked.output.name}-table.md"), table)
-    print(table)
+    write(document, asked.output)
+    print(markdown(document))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,15 @@ class BundleConfig:
             "fewer",
         )
 
+    @property
+    def most_bytes(self) -> int:
+        """What a network's file may have: all layers and a head in fp32, a quarter and 4 MiB for names and nodes."""
+        e, outputs = self.encoder, max(len(self.quantiles), 3)
+        tables = (e.vocab_size + e.max_position_embeddings + e.type_vocab_size) * e.hidden_size
+        layer = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
+        head = 256 * (2 * e.hidden_size + len(self.features) + outputs + 256) + 32 * (len(self.models) + 1)
+        return 5 * (tables + e.num_hidden_layers * layer + head) + (4 << 20)
+
     def to_json(self) -> str:
         """The config.json text."""
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -28,6 +28,7 @@ NETWORKS = (TRUNK, *BUCKETS, PROXY, ENCODER_ROUTER)
 ROUTED = "routed"  # the graph that holds trunk, router and experts in one file
 KINDS = ("fp32", "fp16", "int8")
 MAX_BYTES = 4 << 30
+MAX_TEXT, MAX_SMALL = 64 << 20, 256 << 20  # texts; the cheap router and the floors
 
 
 def weights_file(network: str) -> str:
@@ -42,8 +43,9 @@ def onnx_file(network: str, kind: str) -> str:
     return f"onnx/{network}.onnx" if kind == "fp32" else f"onnx/{kind}/{network}.onnx"
 
 
-def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused where it is no plain file below the folder (absolute, `..`, link out of it)."""
+def inside(folder: Path, name: str, most: int = MAX_BYTES) -> Path:
+    """`folder / name`, refused where it is no plain file below the folder (absolute, `..`, link out of it), or has
+    more than `most` bytes: before any of it is read."""
     parts = Path(name).parts
     path = folder.joinpath(*parts)
     if not parts or Path(name).is_absolute() or ".." in parts:
@@ -52,8 +54,8 @@ def inside(folder: Path, name: str) -> Path:
         raise BundleError(f"a bundle without {name}", "a whole bundle folder", "train or fetch it again")
     if not _homes(folder) & set(path.resolve().parents):
         raise BundleError(f"{name} leads outside the bundle", "plain files inside the folder")
-    if path.stat().st_size > MAX_BYTES:
-        raise BundleError(f"{name} of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}")
+    if path.stat().st_size > most:
+        raise BundleError(f"{name} of {path.stat().st_size:,} bytes", f"at most {most:,}")
     return path
 
 
@@ -66,7 +68,7 @@ def _homes(folder: Path) -> set[Path]:
 def read_text(folder: Path, name: str) -> str:
     """A small text file of the bundle."""
     try:
-        return inside(folder, name).read_text(encoding="utf-8")
+        return inside(folder, name, MAX_TEXT).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise BundleError(
             f"{name} is not UTF-8 text", "the file mope wrote", "fetch the bundle again"
@@ -75,10 +77,10 @@ def read_text(folder: Path, name: str) -> str:
         raise _unreadable(name, error) from None
 
 
-def read_arrays(folder: Path, name: str) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a safetensors file."""
+def read_arrays(folder: Path, name: str, most: int = MAX_SMALL) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a safetensors file of at most `most` bytes."""
     try:
-        return dict(load_file(inside(folder, name)))
+        return dict(load_file(inside(folder, name, most)))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{name} cannot be read ({error})", "a whole safetensors file", "fetch the bundle again"

@@ -129,7 +129,7 @@ class OnnxBackend:
         return self.sessions[network]
 
     def _open(self, name: str) -> ort.InferenceSession:
-        path = inside(self.folder, name)
+        path = inside(self.folder, name, self.config.most_bytes)
         try:
             # The fallback is for failing accelerators; on the CPU it would only talk on stdout and try again.
             return ort.InferenceSession(

@@ -70,7 +70,7 @@ class TorchBackend:
 def load_network(name: str, folder: Path, config: BundleConfig) -> nn.Module:
     """A network with the bundle's weights; shapes that do not fit the config are refused before any allocation."""
     file = weights_file(name)
-    arrays = read_arrays(folder, file)
+    arrays = read_arrays(folder, file, config.most_bytes)
     with torch.device("meta"):
         module = build(name, config)
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}

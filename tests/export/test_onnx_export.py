@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mope.errors import ConfigError, MopeError
+from mope.errors import BundleError, ConfigError, MopeError
 from mope.export import onnx_export, parity, trace
 from mope.export.observe import observed
 from mope.export.quantize import SCHEMES
@@ -130,3 +131,20 @@ def test_static_scales_come_from_the_prompts_given(exported: tuple[Path, Path], 
 def test_a_plan_that_cannot_be(plan: dict[str, str]):
     with pytest.raises(ConfigError, match="one of"):
         onnx_export.Plan(**plan)
+
+
+def test_a_file_larger_than_its_network_is_refused(exported: tuple[Path, Path], tmp_path: Path):
+    """By the config, before it is read: a hole in a file takes no disk."""
+    for name, backend, words in (
+        ("onnx/trunk.onnx", "onnx", "trunk.onnx of"),
+        ("trunk.safetensors", "torch", "trunk.safetensors of"),
+    ):
+        folder = Path(shutil.copytree(exported[0], tmp_path / backend))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "files": {}}))
+        bundle = MoPE.from_pretrained(folder, backend=backend)
+        most = bundle.config.most_bytes
+        assert (folder / name).stat().st_size < most
+        os.truncate(folder / name, most + 1)
+        with pytest.raises(BundleError, match=f"{words} {most + 1:,} bytes"):
+            bundle.predict("hello")

@@ -1,10 +1,15 @@
-"""Bundles under damage: whatever happens to a file, a bundle is refused by name or answers with numbers."""
+"""Bundles under damage: whatever happens to a file, a bundle is refused by name or answers with numbers.
+
+Nothing is written, and memory stays bounded. MOPE_FUZZ=10000 asks for as many bundles; scripts/fuzz.sh does.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +35,16 @@ JSON = st.sampled_from(HOSTILE) | st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
+COUNT = int(os.environ.get("MOPE_FUZZ", "200"))
+MOST_GROWTH = 1 << 30  # bytes of memory above the start
 HEAD = 3000  # bytes: headers and names of tensors lie there, where one bit says more than in a weight
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / "bundle"
+    home = tmp_path_factory.mktemp("fuzz")
+    (home / "outside").write_text("nobody's business")
+    return home / "bundle"
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -67,10 +76,17 @@ def edit(path: Path, draw: Any) -> None:
 
 def damage(path: Path, draw: Any) -> None:
     """Delete a file, cut it, or change some of its bytes."""
-    how = draw(st.sampled_from(["flip", "flip", "cut", "delete"]), "damage")
+    how = draw(st.sampled_from(["flip", "flip", "flip", "cut", "delete", "link", "swell"]), "damage")
     content = bytearray(path.read_bytes())
     if how == "delete":
         path.unlink()
+    elif how == "link":
+        path.unlink()
+        path.symlink_to(
+            draw(st.sampled_from(["/etc/passwd", "../outside", "config.json", path.name]), "target")
+        )
+    elif how == "swell":  # a file with a hole takes no disk
+        os.truncate(path, draw(st.sampled_from([1 << 28, 1 << 33, 1 << 40]), "size"))
     elif how == "cut":
         path.write_bytes(content[: draw(st.integers(0, len(content) - 1), "length")])
     else:
@@ -102,16 +118,31 @@ def fuzzed(source: Path, work: Path, draw: Any, backend: str) -> None:
         edit(work / draw(st.sampled_from(texts), "file"), draw)
     else:
         damage(work / draw(st.sampled_from(names), "file"), draw)
+    before, start = listing(work.parent), peak()
     answers_or_is_refused(work, backend)
+    assert listing(work.parent) == before
+    assert peak() - start < MOST_GROWTH
 
 
-@settings(max_examples=160, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder below, with size and time of change."""
+    found = {path.relative_to(folder).as_posix(): path.lstat() for path in folder.rglob("*")}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
+
+
+def peak() -> int:
+    """Most bytes of memory that this process ever held."""
+    resource = pytest.importorskip("resource")
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+@settings(max_examples=COUNT * 4 // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_graphs(exported: tuple[Path, Path], work: Path, data: st.DataObject):
     fuzzed(exported[1], work, data.draw, "auto")
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=COUNT // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_pytorch_weights(tiny: Path, work: Path, data: st.DataObject):
     fuzzed(tiny, work, data.draw, "torch")

@@ -66,9 +66,12 @@ def test_a_snapshot_in_the_hubs_cache_may_link_to_its_blobs_alone(tmp_path: Path
 
 
 def test_a_file_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(layout, "MAX_BYTES", 1)
+    monkeypatch.setattr(layout, "MAX_TEXT", 1)
     with pytest.raises(BundleError, match=r"config\.json of 2 bytes"):
-        layout.inside(folder, "config.json")
+        layout.read_text(folder, "config.json")
+    with pytest.raises(BundleError, match=r"config\.json of 2 bytes"):
+        layout.inside(folder, "config.json", 1)
+    assert layout.inside(folder, "config.json", 2)
 
 
 def test_what_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
