@@ -1,6 +1,7 @@
 """A run on disk: the log as it grows, and now and then all of the simulation, so that a killed run goes on.
 
-Only classes of ours, numpy's and plain ones are unpickled: a checkpoint from elsewhere cannot run code.
+A checkpoint from elsewhere cannot run code: of our modules only classes that they define themselves are built, of
+others only what is listed here, and the one bound object whose methods a simulation holds is its oracle.
 """
 
 from __future__ import annotations
@@ -11,17 +12,47 @@ from pathlib import Path
 from typing import IO, Any
 
 from mope.errors import BadInput
+from mope.sim import oracle
 from mope.sim.engine import Simulation
 
-SAFE = ("mope.sim.", "mope.mapper.", "mope.types", "numpy", "collections")
-PLAIN = {"set", "frozenset", "dict", "list", "tuple", "complex", "bytearray", "object", "getattr"}
+OURS = ("mope.sim.", "mope.mapper.", "mope.types")
+METHODS = ("forecast", "util")  # of an oracle
+DRAWS = ("_laplace", "_even")  # functions of `mope.sim.oracle`
+OTHERS = {
+    ("collections", "OrderedDict"),
+    ("collections", "deque"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.numeric", "_frombuffer"),  # NumPy 1
+    ("numpy.random._pcg64", "PCG64"),
+    ("numpy.random._pickle", "__bit_generator_ctor"),
+    ("numpy.random._pickle", "__generator_ctor"),
+    ("numpy.random.bit_generator", "SeedSequence"),
+    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"),
+}
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.startswith(SAFE) or (module == "builtins" and name in PLAIN):
+        if (module, name) == ("builtins", "getattr"):
+            return _method
+        if (module, name) in OTHERS:
             return super().find_class(module, name)
+        # A dotted name would lead on from our module to what it imports.
+        if module.startswith(OURS) and "." not in name:
+            found = super().find_class(module, name)
+            drawn = module == oracle.__name__ and name in DRAWS
+            if (isinstance(found, type) and found.__module__ == module) or drawn:
+                return found
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+
+
+def _method(owner: object, name: str) -> Any:
+    """In place of `getattr`, by which bound methods are pickled."""
+    if not isinstance(owner, oracle.Oracle) or name not in METHODS:
+        raise pickle.UnpicklingError(f"{name} of a {type(owner).__name__} has no place in a checkpoint")
+    return getattr(owner, name)
 
 
 def save(sim: Simulation, path: Path, run: str) -> None:

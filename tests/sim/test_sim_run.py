@@ -179,6 +179,49 @@ def test_a_checkpoint_from_elsewhere_is_refused(scenario: Scenario, tmp_path: Pa
         simulate_in(tmp_path, scenario, RunConfig("fcfs"))
 
 
+def calls(module: str, name: str, argument: str) -> bytes:
+    """A pickle that calls `module`.`name` with one text."""
+    words = [bytes([len(word)]) + word.encode() for word in (module, name, argument)]
+    return b"\x80\x04\x8c" + words[0] + b"\x8c" + words[1] + b"\x93\x8c" + words[2] + b"\x85R."
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("mope.sim.checkpoint", "os.system"),  # through a module of ours to what it imports
+        ("mope.sim.run", "Path"),  # a class that is not its own
+        ("mope.sim.log", "read_log"),  # a function of ours
+        ("mope.mapper.profile", "Profile.load"),
+        ("mope.simulated", "x"),
+        ("numpy.testing", "runstring"),
+        ("builtins", "eval"),
+        ("builtins", "object"),
+    ],
+)
+def test_a_checkpoint_cannot_call_what_it_likes(tmp_path: Path, module: str, name: str) -> None:
+    (tmp_path / "checkpoint").write_bytes(calls(module, name, f"touch {tmp_path}/done"))
+    with pytest.raises(BadInput, match="has no place in a checkpoint"):
+        checkpoint.load(tmp_path / "checkpoint", "mine")
+    assert not (tmp_path / "done").exists()
+
+
+class Reaches:
+    def __init__(self, owner: object, name: str) -> None:
+        self.found = owner, name
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, str]]:
+        return getattr, self.found
+
+
+@pytest.mark.parametrize("name", ["save", "__class__", "forecast"])
+def test_a_checkpoint_cannot_reach_into_objects(tmp_path: Path, name: str) -> None:
+    profile = Profile.load("llama-2-7b@a10g")
+    object.__setattr__(profile, "forecast", 1)
+    (tmp_path / "checkpoint").write_bytes(pickle.dumps(Reaches(profile, name)))
+    with pytest.raises(BadInput, match=f"{name} of a Profile has no place"):
+        checkpoint.load(tmp_path / "checkpoint", "mine")
+
+
 def test_a_checkpoint_of_another_run_is_not_used(scenario: Scenario, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(pickle.dumps({"run": "other"}))
     assert checkpoint.load(tmp_path / "checkpoint", "mine") is None
