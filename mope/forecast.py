@@ -71,30 +71,36 @@ class Forecaster:
     def _mapped(
         self, mapper: Mapper, length: LengthForecast, prompt: int, tokens: tuple[float, float, float]
     ) -> Forecast:
+        # Written out for the three lengths: this runs for every request, and a loop over three costs as much again.
         profile, size, spread = mapper.profile, float(prompt), mapper.profile.spread
+        low, mid, high = tokens
         ttft = mapper.prefill(size)
-        low, times, high = (mapper.times(size, n, ttft) for n in tokens)
-        latency = low.latency, times.latency, high.latency
+        short, times, long = (
+            mapper.times(size, low, ttft),
+            mapper.times(size, mid, ttft),
+            mapper.times(size, high, ttft),
+        )
+        fast, latency, slow = short.latency, times.latency, long.latency
         added = mapper.added(size, ttft)
-        own = [mapper.gpu_seconds(item, added) for item in (low, times, high)]
-        kept = [size + n for n in tokens]
-        blocks = [mapper.blocks(n) for n in kept]
-        per_token = profile.kv_bytes_per_token
-        shares = mapper.shares(size, tokens[1], times)
-        gpu_s = span(own[0], own[1], own[2], spread)
-        rate = [n / t for n, t in zip(tokens, latency, strict=True)]
+        gpu_s = span(
+            mapper.gpu_seconds(short, added),
+            mapper.gpu_seconds(times, added),
+            mapper.gpu_seconds(long, added),
+            spread,
+        )
+        token = profile.kv_bytes_per_token
         return Forecast(
             length,
             prompt,
             profile.name,
             profile.calibrated,
             ttft,  # type: ignore[arg-type]
-            span(low.tpot, times.tpot, high.tpot, spread),
-            span(*latency, spread),
-            span(rate[0], rate[1], rate[2], spread),
-            *shares,  # type: ignore[arg-type]
-            Span(blocks[1], blocks[0], blocks[2]),  # type: ignore[arg-type]
-            Span(kept[1] * per_token, kept[0] * per_token, kept[2] * per_token),
+            span(short.tpot, times.tpot, long.tpot, spread),
+            span(fast, latency, slow, spread),
+            span(low / fast, mid / latency, high / slow, spread),
+            *mapper.shares(size, mid, times),  # type: ignore[arg-type]
+            Span(mapper.blocks(size + mid), mapper.blocks(size + low), mapper.blocks(size + high)),  # type: ignore[arg-type]
+            Span((size + mid) * token, (size + low) * token, (size + high) * token),
             gpu_s,
             self._money(prompt, tokens, gpu_s),
             self._currency,
