@@ -13,7 +13,7 @@ from mope.errors import ConfigError
 from mope.export.card import PLOT, render, with_energy
 from mope.export.card_plot import reliability
 from mope.export.words import Words
-from mope.predictor.layout import write_text
+from mope.files import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib

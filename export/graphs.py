@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from mope.predictor.layout import whole
+from mope.files import whole
 
 Weights = Mapping[str, NDArray[np.float32]]
 MOST_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB: above, weights go into a file of their own

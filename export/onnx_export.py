@@ -22,6 +22,7 @@ from mope.export.observe import observed
 from mope.export.quantize import SCHEMES, quantize
 from mope.export.routed import routed
 from mope.export.trace import OPSET, tail_graph, write_graphs
+from mope.files import whole, write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE, with_hashes
 from mope.predictor.config import ROUTINGS
@@ -71,7 +72,7 @@ def export_onnx(
         _convert(names, bundle, home, plan, calibration or prompts)
         facts = _measured(names, bundle, home, plan, prompts)
         for path in _written(home):
-            with layout.whole(folder / path.relative_to(home)) as partial:
+            with whole(folder / path.relative_to(home)) as partial:
                 shutil.copyfile(path, partial)
     _note(bundle, folder, facts)
     return facts
@@ -83,9 +84,9 @@ def compact(bundle: MoPE, folder: Path) -> None:
     names += [layout.onnx_file(name, "int8") for name in layout.NETWORKS]
     for name in names:
         if (bundle.folder / name).is_file():
-            with layout.whole(folder / name) as partial:
+            with whole(folder / name) as partial:
                 shutil.copyfile(bundle.folder / name, partial)
-    layout.write_text(folder / layout.CONFIG, with_hashes(bundle.config, folder).to_json())
+    write_text(folder / layout.CONFIG, with_hashes(bundle.config, folder).to_json())
 
 
 def _names(bundle: MoPE) -> list[str]:
@@ -177,6 +178,6 @@ def _written(home: Path) -> list[Path]:
 def _note(bundle: MoPE, folder: Path, facts: Mapping[str, Any]) -> None:
     """Put the numbers into facts.json and the hashes into config.json."""
     known = json.loads(layout.read_text(folder, layout.FACTS)) if (folder / layout.FACTS).is_file() else {}
-    layout.write_text(folder / layout.FACTS, json.dumps({**known, "export": facts}, indent=1) + "\n")
+    write_text(folder / layout.FACTS, json.dumps({**known, "export": facts}, indent=1) + "\n")
     bundle.config = with_hashes(bundle.config, folder)
-    layout.write_text(folder / layout.CONFIG, bundle.config.to_json())
+    write_text(folder / layout.CONFIG, bundle.config.to_json())

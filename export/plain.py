@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.config import BundleConfig
@@ -85,7 +86,7 @@ def save_experts(bundle: MoPE, folder: Path) -> dict[str, Path]:
         _tokenizer(bundle).save_pretrained(home)
         config = json.loads((home / "config.json").read_text(encoding="utf-8"))
         known = {"model_type": "bert", "architectures": ["BertModel"]}  # what transformers has a class for
-        layout.write_text(home / "config.json", json.dumps(config | known, indent=2) + "\n")
+        write_text(home / "config.json", json.dumps(config | known, indent=2) + "\n")
         written[name] = home
     return written
 

@@ -24,6 +24,7 @@ from rich.progress import Progress
 from mope.bootstrap import Draws, Groups, holm, mean_intervals, paired_difference
 from mope.data.load import read_examples
 from mope.data.records import LengthData
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.inputs import Inputs
@@ -197,8 +198,8 @@ def main() -> None:
     rows = [row for errors in runs for row in compare(errors)]
     if arguments.pool and len(runs) > 1:
         rows += compare(pooled(runs))
-    layout.write_text(arguments.output.with_suffix(".json"), json.dumps(rows, indent=2) + "\n")
-    layout.write_text(arguments.output.with_suffix(".md"), markdown(rows))
+    write_text(arguments.output.with_suffix(".json"), json.dumps(rows, indent=2) + "\n")
+    write_text(arguments.output.with_suffix(".md"), markdown(rows))
     print(markdown(rows))
 
 

@@ -25,8 +25,8 @@ from mope.cost import conversations
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.data.split import split
+from mope.files import write_text
 from mope.predictor.bundle import MoPE
-from mope.predictor.layout import write_text
 from mope.totals import DEFAULT, HIGH, LOW, Curves, Shared, length_curves, totals
 
 FloatArray = NDArray[np.float64]

@@ -22,9 +22,9 @@ from mope.bench import machine
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.data.split import split
+from mope.files import whole, write_text
 from mope.predictor.bundle import MoPE
 from mope.predictor.config import TextConfig
-from mope.predictor.layout import whole, write_text
 
 RULES = {
     "8 tokens": TextConfig(6, 2, 0, 0),

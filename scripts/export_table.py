@@ -32,10 +32,10 @@ from mope.data.records import LengthData
 from mope.data.split import split
 from mope.export.onnx_export import Plan, export_onnx
 from mope.export.parity import ask_routed, prompts
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.inputs import Batch
-from mope.predictor.layout import write_text
 from mope.predictor.onnx_backend import OnnxBackend, Session, session_options
 from mope.types import Request
 

@@ -29,11 +29,11 @@ from mope.bench import machine
 from mope.export import routed as house
 from mope.export.parity import prompts
 from mope.export.trace import OPSET, write_graphs
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.encoder import NORM_EPS
 from mope.predictor.expert import Expert, rising
-from mope.predictor.layout import write_text
 from mope.predictor.onnx_backend import Session, session_options
 from mope.predictor.torch_backend import TorchBackend, load_network
 from mope.types import BUCKETS

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STDLIB = {*sys.stdlib_module_names, "tomllib", "tomli"}  # tomli is tomllib before Python 3.11
-GROUND = ("mope.chat", "mope.errors", "mope.extras", "mope.settings", "mope.types")
+GROUND = ("mope.chat", "mope.errors", "mope.extras", "mope.files", "mope.settings", "mope.types")
 OUTSIDE = ("training", "export", "serving_adapters")
 
 

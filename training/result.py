@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from mope.data.records import LengthData
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE, with_hashes
 from mope.predictor.calibration import Calibration, calibrate, predicted_buckets
@@ -67,10 +68,10 @@ class Trained:
             layout.write_arrays(folder / layout.weights_file(name), arrays)
         layout.write_arrays(folder / layout.ROUTER, self.lexical.to_arrays())
         layout.write_arrays(folder / layout.FLOORS, self.floors.to_arrays())
-        layout.write_text(folder / layout.TOKENIZER, self.tokenizer.to_str())
-        layout.write_text(folder / layout.CALIBRATION, calibration.to_json())
-        layout.write_text(folder / layout.FACTS, json.dumps(facts, indent=2, default=str) + "\n")
-        layout.write_text(folder / layout.CONFIG, with_hashes(self.config, folder).to_json())
+        write_text(folder / layout.TOKENIZER, self.tokenizer.to_str())
+        write_text(folder / layout.CALIBRATION, calibration.to_json())
+        write_text(folder / layout.FACTS, json.dumps(facts, indent=2, default=str) + "\n")
+        write_text(folder / layout.CONFIG, with_hashes(self.config, folder).to_json())
 
 
 def choose(trained: Trained, data: LengthData, routing: str) -> tuple[Trained, dict[str, float]]:

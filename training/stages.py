@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mope.predictor.layout import whole, write_text
+from mope.files import whole, write_text
 from mope.training.ranks import first, wait_for_all
 
 DONE = "done.json"

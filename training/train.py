@@ -17,6 +17,7 @@ from torch import nn
 import mope
 from mope.data.records import LengthData
 from mope.errors import BundleError, ConfigError, DataError
+from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.expert import Expert
 from mope.predictor.floors import Floors
@@ -96,7 +97,7 @@ class Run:
         self.fitter = Fitter(ready, self.bars)
         self.stages = Stages(self.folder / "run" / "stages")
         if first():
-            layout.write_text(self.folder / "run" / "recipe.json", _json(self.recipe.to_dict()))
+            write_text(self.folder / "run" / "recipe.json", _json(self.recipe.to_dict()))
 
     def train_floors(self) -> None:
         """Boosted trees and the lexical router: minutes on a quarter of a million rows, so they are kept too."""
@@ -230,7 +231,7 @@ class Run:
         tokens = float(np.median(self.parts["train"].inputs.sizes))
         facts["cost"] = cost_facts(trained.config, trained.networks, tokens)
         trained.write(self.folder, calibration, facts)
-        layout.write_text(self.folder / "run" / "run.json", _json(facts | device_facts(self.recipe)))
+        write_text(self.folder / "run" / "run.json", _json(facts | device_facts(self.recipe)))
 
     def _copy(self, source: str, name: str) -> Expert:
         return copy_as(name, self.networks[source], self.config, self.recipe)

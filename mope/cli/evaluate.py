@@ -89,7 +89,7 @@ def _write(folder: Path, document: dict[str, object], report: Report, rows: Rows
     """Everything into `folder`, report.json last: where it stands, the rest is there."""
     import json
 
-    from mope.predictor.layout import whole, write_text
+    from mope.files import whole, write_text
     from mope.tables import markdown
 
     drawn = _pictures(report, rows)

@@ -24,6 +24,7 @@ def measure_into_facts(folder: Path, data: LengthData) -> Report:
 
 def write_facts(folder: Path, report: Report, backend: str) -> None:
     """Put a report into the bundle's `facts.json`, with the backend that answered; other slices are kept."""
+    from mope.files import write_text
     from mope.predictor import layout
 
     facts = json.loads(layout.read_text(folder, layout.FACTS))
@@ -31,4 +32,4 @@ def write_facts(folder: Path, report: Report, backend: str) -> None:
     facts |= {"evaluation": found, "evaluated_backend": backend}
     if report.by:
         facts["slices"] = {**facts.get("slices", {}), report.by: found["slices"]}
-    layout.write_text(folder / layout.FACTS, json.dumps(facts, indent=1) + "\n")
+    write_text(folder / layout.FACTS, json.dumps(facts, indent=1) + "\n")

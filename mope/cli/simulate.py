@@ -158,10 +158,10 @@ def _write(output: Path, scenario: Scenario, results: dict[str, Any]) -> None:
     import json
     from dataclasses import asdict
 
+    from mope.files import write_text
+
     for name, value in (("results.json", results), ("config.json", asdict(scenario))):
-        partial = output / f"{name}.partial"
-        partial.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-        partial.replace(output / name)
+        write_text(output / name, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def _print(scenario: Scenario, found: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mope.errors import ConfigError
+from mope.files import write_text
 from mope.mapper import gpus
 from mope.mapper.gpus import Gpu
 from mope.mapper.parts import Decode, Linear, Link, Overhead, Prefill
@@ -96,10 +97,7 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], origin: str = "profile") -> Profile:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from mope.data.values import shorten
 from mope.errors import BundleError, PromptError
+from mope.files import whole, write_text
 from mope.hub import local_folder, upload
 from mope.predictor import layout
 from mope.predictor.backends import Backend, Packed, ask, open_backend
@@ -90,9 +91,9 @@ class MoPE:
         target = Path(folder)
         for name in self.files:
             if name != layout.CONFIG:
-                with layout.whole(target / name) as partial:
+                with whole(target / name) as partial:
                     shutil.copyfile(layout.inside(self.folder, name), partial)
-        layout.write_text(target / layout.CONFIG, self.config.to_json())
+        write_text(target / layout.CONFIG, self.config.to_json())
 
     def push_to_hub(
         self, repo: str, *, revision: str | None = None, private: bool = False, message: str = ""

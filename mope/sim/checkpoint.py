@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mope.errors import BadInput
+from mope.files import whole
 from mope.sim import oracle
 from mope.sim.engine import Simulation
 
@@ -58,12 +59,10 @@ def _method(owner: object, name: str) -> Any:
 def save(sim: Simulation, path: Path, run: str) -> None:
     """Write a checkpoint of `run`, whole or not at all; the log is brought to the disk first."""
     written = sim.log.flush()
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         pickle.dump({"run": run, "log_bytes": written, "count": sim.log.count, "sim": sim}, file, protocol=5)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def load(path: Path, run: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mope.files import write_text
 from mope.sim import paper
 from mope.sim.log import Log, Requests
 from mope.sim.paper import METRICS, VARIANTS, Variant
@@ -25,9 +26,7 @@ def write(folder: Path, results: Mapping[str, Any], seeds: int) -> Path:
     scenarios = list(dict.fromkeys(row["scenario"] for row in results["table"]))
     config = {name: asdict(load_scenario(f"paper/{name}")) for name in scenarios}
     for name, value in (("results.json", results), ("config.json", {"seeds": seeds, "scenarios": config})):
-        partial = folder / f"{name}.partial"
-        partial.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-        partial.replace(folder / name)
+        write_text(folder / name, json.dumps(value, indent=1, default=str) + "\n")
     page = Page("Equinox's claims, run again")
     _claims(page, results["claims"], seeds)
     _loads(page, results["loads"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mope.extras import require
+from mope.files import write_text
 from mope.sim.log import Requests
 from mope.sim.metrics import Service, times
 
@@ -68,9 +69,7 @@ class Page:
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
             f"<body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
         )
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, html)
 
 
 def lines(curves: Curves, x: str, y: str, title: str = "", log_x: bool = False) -> bytes:

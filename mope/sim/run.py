@@ -19,6 +19,7 @@ from typing import Any
 import mope
 from mope.equinox import AdmissionConfig, FairScheduler
 from mope.errors import ConfigError
+from mope.files import write_text
 from mope.mapper.profile import Profile
 from mope.sim import checkpoint
 from mope.sim.costs import Costs
@@ -115,9 +116,7 @@ def simulate_in(
             sim.attach(scenario.arrivals(config.seed), log)
         cpu_s = _run_on(sim, folder / "checkpoint", identity, watch)
     summary = {"run": identity, **_summary(sim, scenario, read_log(path), cpu_s)}
-    partial = done.with_name("summary.json.partial")
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    partial.replace(done)
+    write_text(done, json.dumps(summary, indent=1) + "\n")
     (folder / "checkpoint").unlink(missing_ok=True)
     return summary
 

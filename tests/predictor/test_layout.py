@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mope.errors import BundleError
+from mope.files import whole, write_text
 from mope.predictor import layout
 
 
@@ -102,15 +103,15 @@ def test_a_write_that_fails_leaves_the_old_file(folder: Path):
         partial.write_text("half a fi")
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), layout.whole(folder / "config.json") as partial:
+    with pytest.raises(ZeroDivisionError), whole(folder / "config.json") as partial:
         fails(partial)
     assert (folder / "config.json").read_text() == "{}"
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "experts"]
 
 
 def test_a_write_makes_its_folders_and_replaces_the_old_file(folder: Path):
-    layout.write_text(folder / "deep" / "er" / "a.txt", "é")
-    layout.write_text(folder / "config.json", "new")
+    write_text(folder / "deep" / "er" / "a.txt", "é")
+    write_text(folder / "config.json", "new")
     assert layout.read_text(folder, "deep/er/a.txt") == "é"
     assert layout.read_text(folder, "config.json") == "new"
 
