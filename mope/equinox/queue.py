@@ -21,7 +21,9 @@ def insert(account: Account, job: Job) -> None:
     after = account.head
     while after is not None and after.number < job.number:
         after = after.after
-    _link(account, after.before if after is not None else last, job, after)
+    before = after.before if after is not None else last
+    _join(account, before, job)
+    _join(account, job, after)
 
 
 def pop(account: Account) -> Job | None:
@@ -41,7 +43,12 @@ def remove(job: Job) -> None:
     """Take `job` out, wherever it stands."""
     account = job.account
     account.waiting -= 1
-    before, after = job.before, job.after
+    _join(account, job.before, job.after)
+    job.before = job.after = None
+
+
+def _join(account: Account, before: Job | None, after: Job | None) -> None:
+    """Let `after` follow `before`; None is the end of the list on that side."""
     if before is None:
         account.head = after
     else:
@@ -50,19 +57,6 @@ def remove(job: Job) -> None:
         account.last = before
     else:
         after.before = before
-    job.before = job.after = None
-
-
-def _link(account: Account, before: Job | None, job: Job, after: Job | None) -> None:
-    job.before, job.after = before, after
-    if before is None:
-        account.head = job
-    else:
-        before.after = job
-    if after is None:
-        account.last = job
-    else:
-        after.before = job
 
 
 def jobs(account: Account) -> list[Job]:
