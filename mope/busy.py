@@ -77,6 +77,7 @@ def busy_curves(
 
 def _gpu_ms(mapper: Mapper, prompt: FloatArray, lengths: FloatArray) -> FloatArray:
     """Of n prompts at k lengths each, [n, k]."""
-    flat = np.repeat(lengths.reshape(-1, 1), 3, axis=1)
-    columns = mapper.columns(np.repeat(prompt, lengths.shape[1]), flat)
-    return columns["gpu_s"].reshape(lengths.shape) * 1e3
+    size = np.repeat(prompt, lengths.shape[1])
+    times = mapper.times(size, lengths.ravel())
+    taken = np.asarray(mapper.gpu_seconds(times, mapper.added(size, times.ttft)))
+    return taken.reshape(lengths.shape) * 1e3
