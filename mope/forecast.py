@@ -124,14 +124,16 @@ class Forecaster:
 
         For large files: the mapper takes well under a microsecond a request this way.
         """
-        found = self.bundle.predict(list(requests))
+        return self.length_columns(requests, self.bundle.predict(list(requests)))
+
+    def length_columns(
+        self, requests: Sequence[Request], found: Sequence[LengthForecast]
+    ) -> dict[str, FloatArray]:
+        """`columns` of requests whose lengths were predicted, by this bundle or anyone else."""
+        prompt = np.array([prompt_tokens(request) for request in requests], np.float64)
         most = np.array([request.max_tokens or np.inf for request in requests], np.float64)
         lengths = np.array([(item.low, item.tokens, item.high) for item in found], np.float64).reshape(-1, 3)
-        return self.length_columns(requests, np.minimum(lengths, most[:, None]))
-
-    def length_columns(self, requests: Sequence[Request], lengths: FloatArray) -> dict[str, FloatArray]:
-        """`columns` of requests whose lengths [n, 3] (low, median, high) are known."""
-        prompt = np.array([prompt_tokens(request) for request in requests], np.float64)
+        lengths = np.minimum(lengths, most[:, None])
         low, tokens, high = lengths.T
         table = {"tokens": tokens, "low": low, "high": high, "prompt_tokens": prompt}
         if self.mapper is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from mope.bulk.answers import Answer, Columns, Lengths, length_columns
 from mope.forecast import Forecaster
 from mope.mapper.metrics import Load
@@ -48,9 +46,6 @@ class Forecasts:
 
         def answer(requests: Sequence[Request]) -> Columns:
             found = bundle.predict(list(requests))
-            most = np.array([request.max_tokens or np.inf for request in requests], np.float64)
-            bounds = np.array([(item.low, item.tokens, item.high) for item in found], np.float64)
-            lengths = np.minimum(bounds.reshape(-1, 3), most[:, None])
-            return length_columns(found) | made.length_columns(requests, lengths)
+            return length_columns(found) | made.length_columns(requests, found)
 
         return answer
