@@ -40,14 +40,14 @@ def bulk_maker(
     """Lengths that go on to seconds and money."""
     from mope.bulk.answers import Lengths
     from mope.bulk.forecasts import Forecasts
-    from mope.mapper.prices import PriceList
+    from mope.cli.running import asked_price
     from mope.mapper.profile import Profile
 
     if not isinstance(lengths, Lengths):
         raise ConfigError(
             "--router-only with --hardware or --prices", "lengths, which the router does not know"
         )
-    price = None if prices is None else PriceList.load(price_list).price(prices)
+    price = asked_price(prices, price_list)
     profile = None if hardware is None else Profile.load(hardware)
     return Forecasts(lengths, profile, price, load, usd_per_gpu_hour)
 

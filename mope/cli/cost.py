@@ -54,18 +54,17 @@ def cost(
     from datetime import date
 
     from mope.cli.prompts import read_prompts
-    from mope.cli.running import print_json
+    from mope.cli.running import asked_price, print_json
     from mope.cli.sizes import read_sizes
     from mope.cost import Plan, file_cost
     from mope.errors import ConfigError
-    from mope.mapper.prices import PriceList
     from mope.mapper.profile import Profile
     from mope.predictor.bundle import MoPE
 
     if prices is None and hardware is None:
         raise ConfigError("neither --prices nor --hardware", "one of them, or both")
     plan = Plan(draws, seed, cached, batch, usd_per_gpu_hour)
-    price = None if prices is None else PriceList.load(price_list).price(prices)
+    price = asked_price(prices, price_list)
     profile = None if hardware is None else Profile.load(hardware)
     requests, sizes = read_prompts(None, file, sys.stdin, model, max_tokens), read_sizes(file)
     forecasts = MoPE.from_pretrained(bundle or None, backend=backend, threads=threads).predict(requests)
@@ -82,8 +81,9 @@ def cost(
 
 
 def _print(found: FileCost) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mope.cli.running import table_console
 
     table = Table("", "total", "80 % interval", box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -97,7 +97,7 @@ def _print(found: FileCost) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    table_console(100).print(table)
     for note in _notes(found):
         typer.echo(note)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,10 +30,10 @@ def make_forecaster(
     """A forecaster from the command's options; warns on stderr where a price is old."""
     from datetime import date
 
+    from mope.cli.running import asked_price
     from mope.forecast import Forecaster
-    from mope.mapper.prices import PriceList
 
-    price = None if prices is None else PriceList.load(price_list).price(prices)
+    price = asked_price(prices, price_list)
     if price is not None and (warning := price.warning(date.today())):
         typer.echo(f"warning: {warning}", err=True)
     return Forecaster(bundle, hardware, price, load=load, usd_per_gpu_hour=usd_per_gpu_hour)
@@ -61,11 +60,10 @@ def _plain(request: Request, found: Forecast) -> dict[str, Any]:
 
 
 def _print(request: Request, found: Forecast) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from mope.cli.running import shown
+    from mope.cli.running import shown, table_console
 
     table = Table("", "forecast", "80 % interval", box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -78,7 +76,7 @@ def _print(request: Request, found: Forecast) -> None:
             table.add_row(name, *_cells(value, form))
         elif value is not None:
             table.add_row(name, format(value, form), "")
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = table_console(100)
     console.print(Text(shown(request.prompt), style="bold"))
     console.print(table)
     if found.hardware:

@@ -11,9 +11,13 @@ from mope.errors import ConfigError
 from mope.types import LengthForecast, Request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
     from rich.progress import Progress
 
     from mope.data.records import LengthData
+    from mope.mapper.prices import Price
     from mope.report import Report
 
 PIPE_WIDTH = 140
@@ -61,6 +65,20 @@ def print_rows(data: LengthData) -> None:
         console.print(f"  note: {note}", markup=False)
 
 
+def asked_price(model: str | None, price_list: Path | None) -> Price | None:
+    """The price of a hosted model by name, from a list of one's own before the one that ships."""
+    from mope.mapper.prices import PriceList
+
+    return None if model is None else PriceList.load(price_list).price(model)
+
+
+def table_console(width: int = PIPE_WIDTH) -> Console:
+    """Where tables go. Piped output has no width of its own, and folded tables cannot be read."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
 def print_json(value: Any) -> None:
     """The one JSON document of a command."""
     print(json.dumps(value, indent=2, default=str, allow_nan=False))
@@ -79,19 +97,15 @@ def print_files(files: Mapping[str, int]) -> None:
 
 def print_report(report: Report) -> None:
     """An evaluation as tables."""
-    from rich.console import Console
-
     from mope.tables import report_tables
 
-    # Piped output has no width of its own, and folded tables cannot be read.
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = table_console()
     for item in report_tables(report):
         console.print(item)
 
 
 def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForecast]) -> None:
     """Forecasts for people."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -107,7 +121,7 @@ def forecast_table(requests: Sequence[Request], forecasts: Sequence[LengthForeca
             forecast.bucket,
             " / ".join(f"{p:.2f}" for p in forecast.probabilities),
         )
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    table_console().print(table)
 
 
 def shown(prompt: str) -> str:

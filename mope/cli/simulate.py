@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,9 +164,9 @@ def _write(output: Path, scenario: Scenario, results: dict[str, Any]) -> None:
 
 
 def _print(scenario: Scenario, found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from mope.cli.running import table_console
     from mope.sim.table import SHOWN
 
     table = Table("policy", "predictor", "seeds", box=None, header_style="bold")
@@ -176,7 +175,7 @@ def _print(scenario: Scenario, found: list[dict[str, Any]]) -> None:
     for row in found:
         cells = [_cell(row[key]) for key in SHOWN]
         table.add_row(row["policy"], row["predictor"], str(row["seeds"]), *cells)
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    table_console(180).print(table)
     title = f": {scenario.title}" if scenario.title else ""
     typer.echo(f"{scenario.name}{title}; {scenario.server.loop} loop on {Path(scenario.hardware).name}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,9 +69,9 @@ def _paper(seeds: int, hardware: str | None, output: Path | None) -> dict[str, A
 
 
 def _print_claims(claims: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from mope.cli.running import table_console
     from mope.sim.paper_report import claim_cells
 
     table = Table("claim", "scenario", "ours", "against", box=None, header_style="bold")
@@ -80,13 +79,13 @@ def _print_claims(claims: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for claim in claims:
         table.add_row(*claim_cells(claim))
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+    table_console(170).print(table)
 
 
 def _print_vtc(results: Mapping[str, Any]) -> None:
-    from rich.console import Console
+    from mope.cli.running import table_console
 
-    Console(width=None if sys.stdout.isatty() else 150).print(_table(results["runs"]))
+    table_console(150).print(_table(results["runs"]))
     for one in results["orders"]:
         same = "the same" if one["same"] else f"other than ours: {' < '.join(one['ours'])}"
         typer.echo(f"{one['suite']}: fairest first {' < '.join(one['real'])}, {same}")
