@@ -8,6 +8,7 @@ import io
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mope.mapper.fit import least_numbers, predict_linear
 from mope.mapper.logs import step_points
 from mope.mapper.parts import Linear
 from mope.mapper.points import LayerPoints, RequestPoints
-from mope.mapper.profile import Profile, _same_chip, nearest
+from mope.mapper.profile import Profile, nearest, same_chip
 from mope.mapper.steps import Layered
 from mope.mapper.tables import read_points
 
@@ -188,21 +189,21 @@ def borrowed(done: Mapping[str, Profile]) -> dict[bool, list[float]]:
     """Log errors of borrowed laws, by whether the donor has the same chip."""
     found: dict[bool, list[float]] = defaultdict(list)
     layered = {name: p for name, p in done.items() if isinstance(p.law, Layered)}
-    for name, profile in layered.items():
+    for profile in layered.values():
         # An unmeasured pair: neither this model on this GPU at any width, nor, the second time, this chip at all.
         pair = {n: p for n, p in layered.items() if (p.shape, p.gpu) != (profile.shape, profile.gpu)}
-        for among in (pair, {n: p for n, p in pair.items() if not _same_chip(p.gpu, profile.gpu)}):
+        for among in (pair, {n: p for n, p in pair.items() if not same_chip(p.gpu, profile.gpu)}):
             donor = nearest(profile.shape, profile.gpu, profile.tp, among)
-            if donor is not None and name:
-                found[_same_chip(donor.gpu, profile.gpu)] += _log_errors(profile, donor)
+            if donor is not None:
+                found[same_chip(donor.gpu, profile.gpu)] += _log_errors(profile, donor)
     return found
 
 
 def _log_errors(profile: Profile, donor: Profile) -> list[float]:
     own = profile.law
     assert isinstance(own, Layered)
-    parts = {key: getattr(donor.law, key) for key in ("linear", "attention", "reading", "link", "overhead")}
-    law = Layered(profile.shape, profile.gpu, profile.tp, **parts)
+    assert isinstance(donor.law, Layered)
+    law = replace(donor.law, shape=profile.shape, gpu=profile.gpu, tp=profile.tp)
     errors = [
         np.log(float(law.decode(b, 1024.0).at(b * 1024)) / float(own.decode(b, 1024.0).at(b * 1024)))
         for b in (1.0, 8.0, 32.0, 64.0)

@@ -35,7 +35,7 @@ from mope.mapper.points import (
     count,
     take,
 )
-from mope.mapper.profile import Profile, profile_name
+from mope.mapper.profile import PARTS, Profile, profile_name
 from mope.mapper.shapes import ModelShape
 from mope.mapper.steps import Direct, Layered
 
@@ -114,13 +114,11 @@ def _layered(
     donor: Profile | None,
     seed: int,
 ) -> Profile:
-    law, origin = Layered(shape, gpu, tp), {}
+    blank, origin = Layered(shape, gpu, tp), {}
+    law = blank
     if donor is not None and isinstance(donor.law, Layered):
-        borrowed = donor.law
-        law = replace(law, link=borrowed.link, attention=borrowed.attention, reading=borrowed.reading)
-        law = replace(law, linear=borrowed.linear, overhead=borrowed.overhead)
-        origin = dict.fromkeys(("linear", "attention", "reading", "link", "overhead"), f"as in {donor.name}")
-    blank = Layered(shape, gpu, tp)
+        law = replace(donor.law, shape=shape, gpu=gpu, tp=tp)
+        origin = dict.fromkeys(PARTS, f"as in {donor.name}")
     errors: dict[str, Errors] = {}
     for item in measured:
         part, value, error = _fit(blank, within(item.points, law), seed)

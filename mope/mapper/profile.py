@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,7 @@ from mope.errors import ConfigError
 from mope.files import write_text
 from mope.mapper import gpus
 from mope.mapper.gpus import Gpu
+from mope.mapper.names import read_shipped
 from mope.mapper.parts import Decode, Linear, Link, Overhead, Prefill
 from mope.mapper.shapes import ModelShape
 from mope.mapper.steps import Direct, Layered
@@ -152,16 +153,9 @@ def names() -> list[str]:
 @cache
 def _shipped() -> dict[str, Profile]:
     folder = files("mope.mapper").joinpath("profiles")
-    found = (
-        Profile.from_json(json.loads(f.read_text("utf-8")), f.name)
-        for f in folder.iterdir()
-        if _is_json(f.name)
-    )
+    shipped = [file.name for file in folder.iterdir() if file.name.endswith(".json")]
+    found = (Profile.from_json(read_shipped(f"profiles/{name}"), name) for name in shipped)
     return {profile.name: profile for profile in found}
-
-
-def _is_json(name: str) -> bool:
-    return name.endswith(".json")
 
 
 def _read(path: Path) -> Any:
@@ -187,11 +181,11 @@ def _parse(name: str) -> tuple[ModelShape, Gpu, int]:
 def _borrow(name: str, shape: ModelShape, gpu: Gpu, tp: int) -> Profile:
     """The parts of the nearest measured law under this shape and GPU."""
     donor = nearest(shape, gpu, tp)
-    if donor is None:
+    if donor is None or not isinstance(donor.law, Layered):
         law, origin, spread = Layered(shape, gpu, tp), "defaults", OTHER_GPU
     else:
-        law = Layered(shape, gpu, tp, **{key: getattr(donor.law, key) for key in PARTS})
-        origin, spread = donor.name, SAME_GPU if _same_chip(donor.gpu, gpu) else OTHER_GPU
+        law, origin = replace(donor.law, shape=shape, gpu=gpu, tp=tp), donor.name
+        spread = SAME_GPU if same_chip(donor.gpu, gpu) else OTHER_GPU
     rates = f"datasheet rates of {gpu.name}; fitted shares of {origin}"
     return Profile(name, shape, gpu, tp, law, calibrated=False, spread=spread, origin={"all": rates})
 
@@ -203,13 +197,13 @@ def nearest(
 
     def far(profile: Profile) -> tuple[bool, float]:
         size = profile.shape.layer_weights / profile.tp / (shape.layer_weights / tp)
-        return not _same_chip(profile.gpu, gpu), max(size, 1.0 / size)
+        return not same_chip(profile.gpu, gpu), max(size, 1.0 / size)
 
     layered = [p for p in (among or _shipped()).values() if isinstance(p.law, Layered)]
     return min(layered, key=far, default=None)
 
 
-def _same_chip(one: Gpu, other: Gpu) -> bool:
+def same_chip(one: Gpu, other: Gpu) -> bool:
     """A100-40g and A100-80g-pcie are the same chip with other memory and links."""
     return one.name.partition("-")[0] == other.name.partition("-")[0] and one.units == other.units
 
