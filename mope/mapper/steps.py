@@ -117,6 +117,7 @@ class Layered:
             return self._looked_up(tokens, sampled)
         found = self._known.get((tokens, sampled))
         if found is None:
+            self._make_room()
             found = self._known[tokens, sampled] = float(self._rows(tokens, sampled))
         return found
 
@@ -124,10 +125,14 @@ class Layered:
         """Work out the steps of 1 to `most` tokens beside `batch` sequences, all at once: a table for `rows`."""
         tokens = np.arange(1.0, most + 1.0) + batch
         rows = np.asarray(self._rows(tokens, batch + 1.0))
-        if len(self._known) > MOST_KNOWN:
-            self._known.clear()
+        self._make_room()
         self._known.update(zip(zip(tokens.tolist(), repeat(batch + 1.0)), rows.tolist(), strict=False))
         self._tables[batch + 1.0] = rows
+
+    def _make_room(self) -> None:
+        """A server that runs for months must not keep every size it ever met."""
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
 
     def _looked_up(self, tokens: Number, sampled: Number) -> Number:
         """`_rows` of arrays, from the table of that many sequences where all are whole numbers in it."""

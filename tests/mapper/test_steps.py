@@ -128,3 +128,13 @@ def test_one_gpu_sends_nothing_and_two_send_once() -> None:
     link = Link(latency=1e-5, share=0.5)
     assert link.time(1e6, gpu, 1) == 0.0
     assert link.time(1e6, gpu, 2) == pytest.approx(1e-5 + 1e6 / (0.5 * gpu.link_bandwidth))
+
+
+def test_sizes_that_were_met_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mope.mapper.steps.MOST_KNOWN", 50)
+    law = Layered(CUT.shape, CUT.gpu, 4)
+    first = law.rows(1.0, 1.0)
+    for tokens in range(1, 400):
+        law.rows(float(tokens), 1.0)
+    assert len(law._known) <= 50
+    assert law.rows(1.0, 1.0) == first
