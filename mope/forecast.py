@@ -14,6 +14,7 @@ from mope.mapper.metrics import Load, Mapper, span
 from mope.mapper.prices import Price, PriceList
 from mope.mapper.profile import Profile
 from mope.predictor.bundle import MoPE
+from mope.totals import limits
 from mope.types import Forecast, LengthForecast, Request, Span
 
 FloatArray = NDArray[np.float64]
@@ -131,9 +132,8 @@ class Forecaster:
     ) -> dict[str, FloatArray]:
         """`columns` of requests whose lengths were predicted, by this bundle or anyone else."""
         prompt = np.array([prompt_tokens(request) for request in requests], np.float64)
-        most = np.array([request.max_tokens or np.inf for request in requests], np.float64)
         lengths = np.array([(item.low, item.tokens, item.high) for item in found], np.float64).reshape(-1, 3)
-        lengths = np.minimum(lengths, most[:, None])
+        lengths = np.minimum(lengths, limits(requests)[:, None])
         low, tokens, high = lengths.T
         table = {"tokens": tokens, "low": low, "high": high, "prompt_tokens": prompt}
         if self.mapper is not None:

@@ -40,7 +40,7 @@ TABLE = {
     ),
     "mope.sim": Row("data mapper equinox", "numpy"),
     "mope.sim.report": Row("data mapper equinox", "numpy matplotlib"),
-    "mope.forecast": Row("predictor mapper", "numpy"),
+    "mope.forecast": Row("predictor mapper totals", "numpy"),
     "mope.ranks": Row("", "numpy"),
     "mope.metrics": Row("ranks", "numpy"),
     "mope.bootstrap": Row("metrics", "numpy"),
