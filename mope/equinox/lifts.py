@@ -42,6 +42,8 @@ def apply(job: Job, user: int, resource: int, metered: bool) -> None:
     job.user, job.resource = user, resource
     if account.lifts and job.running:
         for room in _later(account, job):
+            if not more_user and not more_resource:
+                break  # stopped by an earlier one: nothing is left to pass on
             if more_user < 0 or not metered:
                 more_user, room.user = _through(room.user, more_user)
             if more_resource < 0 or not metered:

@@ -8,12 +8,12 @@ are held. As steps go by, left falls and used rises alike: these sums stay what 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+NEVER = -(1 << 60)
 Held = tuple[int, int]  # (step at which a request ends, tokens it holds less the step)
 
 
@@ -25,22 +25,32 @@ class Peaks:
         self._update()
 
     def _update(self) -> None:
-        held = self._held
-        self._falling = [-end for end, _ in held]  # rising, to be searched
-        self._sums = [0, *accumulate(used for _, used in held)]
-        peaks = [
-            end * k + used for k, ((end, _), used) in enumerate(zip(held, self._sums[1:], strict=True), 1)
-        ]
-        self._most = [0, *accumulate(peaks, max)]
-        after = [peak + end for peak, (end, _) in zip(peaks, held, strict=True)]
-        self._after = [*list(accumulate(reversed(after), max))[::-1], -(1 << 60)]
+        # One pass up and one down, in plain lists: there are some twenty requests, and this runs for every admission.
+        falling: list[int] = []  # rising, to be searched
+        sums, most, after = [0], [0], [NEVER]
+        ends: list[int] = []
+        total = top = 0
+        for count, (end, used) in enumerate(self._held, 1):
+            total += used
+            peak = end * count + total
+            top = peak if peak > top else top
+            falling.append(-end)
+            sums.append(total)
+            most.append(top)
+            ends.append(peak + end)
+        top = NEVER
+        for peak in reversed(ends):
+            top = peak if peak > top else top
+            after.append(top)
+        self._falling, self._sums, self._most, self._after = falling, sums, most, after[::-1]
 
     def __len__(self) -> int:
         return len(self._held)
 
     def add(self, end: int, used: int) -> None:
         """One more runs."""
-        self._held = sorted([*self._held, (end, used)], reverse=True)
+        self._held.append((end, used))
+        self._held.sort(reverse=True)
         self._update()
 
     def beside(self, step: int, used: int, left: int) -> int:

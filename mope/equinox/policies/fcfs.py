@@ -12,6 +12,7 @@ class Fcfs(Policy):
     """The oldest head is next; nothing is charged."""
 
     name: ClassVar[str] = "fcfs"
+    lifts: ClassVar[bool] = False  # of counters that stay at zero
 
     def score(self, user: int, resource: int, head: Job) -> int:
         """The number the request was given when it came."""
