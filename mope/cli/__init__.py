@@ -22,6 +22,7 @@ COMMANDS = {
     "simulate": "mope simulate vtc/overload --policy fcfs,vtc,equinox --seeds 3",
     "study": "mope study vtc",
     "bench": "mope bench predictor my-bundle --json",
+    "adapters": "mope adapters --json",
     "export": "mope export my-bundle --to onnx",
     "card": "mope card my-bundle",
     "push": "mope push my-bundle owner/name",
