@@ -38,6 +38,7 @@ TABLE = {
     "mope.predictor": Row(
         "data kernels hub", "numpy safetensors tokenizers torch transformers onnxruntime", "sklearn"
     ),
+    "mope.adapt": Row("data predictor metrics bootstrap", "numpy"),
     "mope.sim": Row("data mapper equinox", "numpy"),
     "mope.sim.report": Row("data mapper equinox", "numpy matplotlib"),
     "mope.forecast": Row("predictor mapper totals", "numpy"),
@@ -56,6 +57,7 @@ TABLE = {
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
     "mope.bench_scheduler": Row("equinox"),
+    "mope.bench_simulator": Row("bench_scheduler sim"),
     "mope.bench_kernels": Row("bench bootstrap data kernels predictor", "numpy torch", "onnxruntime triton"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
     "mope.server": Row(BELOW, "numpy"),
@@ -73,7 +75,7 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
     "mope.cli": Row(
-        f"{BELOW} bench bench_kernels bench_mapper bench_scheduler bulk cost server training export serving_adapters",
+        f"{BELOW} bench bench_kernels bench_mapper bench_scheduler bench_simulator bulk cost server adapt training export serving_adapters",
         "typer",
         "numpy rich",
         lazy=True,

@@ -18,6 +18,7 @@ class What(str, Enum):
     predictor = "predictor"
     mapper = "mapper"
     scheduler = "scheduler"
+    simulator = "simulator"
     kernels = "kernels"
 
 
@@ -26,7 +27,8 @@ def bench(
         What,
         typer.Argument(
             help="predictor: router, forecasts, cold start. mapper: tokens to seconds and money. "
-            "scheduler: submit, next and finish by number of clients. kernels: the experts in every backend, minutes."
+            "scheduler: submit, next and finish by number of clients. simulator: requests a second. "
+            "kernels: the experts in every backend, minutes."
         ),
     ] = What.predictor,
     bundle: Annotated[str, typer.Argument(help="A bundle; default: the one that ships.")] = "",
@@ -40,6 +42,7 @@ def bench(
         list[int] | None,
         typer.Option(min=1, help="scheduler: active clients; default: 100, 10,000, 1,000,000."),
     ] = None,
+    requests: Annotated[int, typer.Option(min=100, help="simulator: requests of a long run.")] = 100_000,
     rows: Annotated[int, typer.Option(min=1, help="kernels: rows of the test part of --data.")] = 500,
     shapes: Annotated[
         list[str] | None, typer.Option("--shape", help="kernels: bert-base, minilm; default: both.")
@@ -60,6 +63,10 @@ def bench(
     numbers: dict[str, object] = dict(machine())
     if what is What.scheduler:
         numbers |= _scheduler(clients, repeats)
+    elif what is What.simulator:
+        from mope.bench_simulator import simulator_speed
+
+        numbers |= simulator_speed(requests=requests)
     elif what is What.kernels:
         numbers = _kernels(bundle or None, data, rows, shapes, only, repeats, threads, with_compile)
     else:
