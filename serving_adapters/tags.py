@@ -6,11 +6,12 @@ of the same tenant that come later. docs/tags.md has the flags each engine needs
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from mope.equinox import FairScheduler
+from mope.equinox import checks
 from mope.equinox.state import Job
 from mope.errors import ConfigError
+from mope.serving_adapters.base import Controller
 from mope.serving_adapters.dialects import Dialect, dialect
 from mope.types import Forecast, Request, Usage
 
@@ -58,11 +59,12 @@ class FairTagger:
     def __init__(
         self,
         engine: Dialect | str = "vllm",
-        scheduler: FairScheduler | None = None,
+        controller: Controller | None = None,
         config: TagConfig | None = None,
     ) -> None:
         self.dialect = dialect(engine)
-        self.scheduler = scheduler or FairScheduler()
+        self.controller = controller or Controller()
+        self.scheduler = self.controller.scheduler
         self.config = config or TagConfig()
         self.expired = self.clamped = 0
         self._open: dict[str, Open] = {}
@@ -79,6 +81,12 @@ class FairTagger:
         if known is not None:
             return known.priority
         scheduler = self.scheduler
+        request = replace(
+            request,
+            prompt="",
+            client=self.controller.tenant(request.client),
+            prompt_tokens=checks.prompt_tokens(request, forecast),
+        )
         scheduler.submit(request, now, forecast)
         job = scheduler.jobs[request.id]
         foreseen = self._foreseen(job, now)
@@ -124,6 +132,12 @@ class FairTagger:
             before = self._score(known.job)
             self.scheduler.cancel(request_id, now)
             self._move(known.job, self._score(known.job) - before - (0 if known.begun else known.foreseen))
+
+    def metrics_text(self) -> str:
+        """Prometheus text: the scheduler's numbers by tenant, then the tagger's own."""
+        own = {"open": len(self), "expired": self.expired, "clamped": self.clamped}
+        lines = [f"# TYPE mope_tags_{name} gauge\nmope_tags_{name} {value}\n" for name, value in own.items()]
+        return self.controller.metrics_text() + "".join(lines)
 
     def _expire(self, now: float) -> None:
         """Close what nobody reported on, as if it had been what was foreseen."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mope.equinox import FairScheduler
 from mope.errors import BadInput, ConfigError
+from mope.serving_adapters.base import Controller
+from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tags import FairTagger, TagConfig, tagged
 from mope.types import Forecast, Request, Usage
 
 TOKEN = 1024  # vtc tags count 1/1024 of a token
 
 
-def tagger(engine: str = "vllm", config: TagConfig | None = None, **settings: object) -> FairTagger:
-    return FairTagger(engine, FairScheduler("vtc:forecast", **settings), config)
+def tagger(engine: str = "vllm", config: TagConfig | None = None, **settings: Any) -> FairTagger:
+    return FairTagger(engine, Controller(Settings("vtc:forecast", **settings)), config)
 
 
 def ask(name: str, client: str, prompt_tokens: int = 10) -> Request:
@@ -132,7 +134,7 @@ def test_a_cancelled_request_is_taken_back_whole_while_it_waits_and_in_part_once
 
 
 def test_plain_vtc_charges_what_comes_as_it_comes() -> None:
-    made = FairTagger(scheduler=FairScheduler("vtc"))
+    made = FairTagger(controller=Controller(Settings("vtc")))
     made.tag(ask("a0", "a"), 0.0)
     made.tag(ask("a1", "a"), 0.0)
     made.progress("a0", 7, 0.0)

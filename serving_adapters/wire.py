@@ -1,0 +1,169 @@
+"""Bodies of OpenAI-compatible servers: what a request asks for, and how many tokens an answer has so far.
+
+Read leniently: whatever is odd in a body is the server's to refuse, and must not become a way around the gate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mope.chat import estimate_tokens
+from mope.errors import PromptError
+from mope.types import Message, Request, Usage
+
+MAX_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+PROMPTS = ("messages", "prompt", "input")
+MOST = 2**31
+KEPT_BYTES = 8 * 2**20  # of an answer that is not streamed, and of one line of one that is
+
+
+def read_request(body: object, client: str) -> Request:
+    """The request that a body of /v1/chat/completions, /v1/completions or /v1/responses makes."""
+    if not isinstance(body, Mapping):
+        return Request("", client=client, prompt_tokens=0)
+    asked = next((body[name] for name in PROMPTS if body.get(name)), "")
+    copies = _count(body.get("n")) or 1
+    most = next((count for name in MAX_TOKENS if (count := _count(body.get(name))) is not None), None)
+    model = body.get("model")
+    chat = _chat(asked)
+    texts, ids = list(_texts(asked)), _ids(asked)
+    return Request(
+        prompt=chat.prompt if chat else "\n".join(texts),
+        client=client,
+        history=chat.history if chat else Request("").history,
+        prompt_tokens=min(ids + sum(map(estimate_tokens, texts)), MOST),
+        max_tokens=None if most is None else min(most * copies, MOST),
+        model=model if isinstance(model, str) else None,
+    )
+
+
+def _chat(asked: object) -> Request | None:
+    """A chat as the predictor reads it; None where it is none, or ends otherwise."""
+    if not isinstance(asked, list) or not asked or not isinstance(asked[0], Mapping):
+        return None
+    plain = [
+        Message(str(item.get("role")), "\n".join(_texts(item.get("content"))))
+        for item in asked
+        if isinstance(item, Mapping)
+    ]
+    try:
+        return Request.from_messages(plain)
+    except PromptError:
+        return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a prompt, in a list of prompts, or in messages with text or parts."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
+        elif isinstance(item, Mapping):
+            stack.extend(
+                item[name] for name in ("text", "content") if isinstance(item.get(name), (str, list))
+            )
+
+
+def _ids(value: object) -> int:
+    """Token ids in a prompt that is given as such, or in a list of them."""
+    if not isinstance(value, list):
+        return 0
+    return sum(len(item) if _is_ids(item) else isinstance(item, int) for item in value)
+
+
+def _is_ids(item: object) -> bool:
+    return isinstance(item, list) and bool(item) and isinstance(item[0], int)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MOST else None
+
+
+class Meter:
+    """Output tokens of an answer as it goes by.
+
+    A stream counts one token for each choice of a chunk that has something in it, until a `usage` says better; the
+    answer of a server that does not stream is read at its end.
+    """
+
+    def __init__(self, streamed: bool) -> None:
+        self.tokens = 0
+        self._streamed, self._counted = streamed, 0
+        self._rest = bytearray()
+        self._skipping = False
+        self._usage: Mapping[str, Any] = {}
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the body."""
+        if not self._streamed:
+            self._keep(data)
+            return
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._keep(line)
+            if not self._skipping:
+                self._event(bytes(self._rest))
+            self._rest.clear()
+            self._skipping = False
+        self._keep(rest)
+
+    def usage(self) -> Usage | None:
+        """What the answer was; None where nothing is known of it."""
+        if not self._streamed:
+            self._read(_loads(bytes(self._rest)))
+        if not self._usage and not self.tokens:
+            return None
+        prompt = _count(self._usage.get("prompt_tokens", self._usage.get("input_tokens")))
+        return Usage(self.tokens, prompt)
+
+    def _keep(self, data: bytes) -> None:
+        if len(self._rest) + len(data) > KEPT_BYTES:
+            self._skipping = True
+            self._rest.clear()
+        if not self._skipping:
+            self._rest += data
+
+    def _event(self, line: bytes) -> None:
+        if line.startswith(b"data:") and (found := _loads(line[5:])) is not None:
+            self._read(found)
+
+    def _read(self, found: object) -> None:
+        if not isinstance(found, Mapping):
+            return
+        choices = found.get("choices")
+        if isinstance(choices, list) and self._streamed:
+            self._counted += sum(map(_has_output, choices))
+        elif _is_text(found.get("delta")):  # an event of /v1/responses
+            self._counted += 1
+        inner = found.get("response")
+        usage = found.get("usage") or (inner.get("usage") if isinstance(inner, Mapping) else None)
+        if isinstance(usage, Mapping):
+            self._usage = usage
+        exact = _count(self._usage.get("completion_tokens", self._usage.get("output_tokens")))
+        self.tokens = max(self.tokens, self._counted) if exact is None else max(exact, 0)
+
+
+def _has_output(choice: object) -> bool:
+    if not isinstance(choice, Mapping):
+        return False
+    delta = choice.get("delta")
+    parts = delta.items() if isinstance(delta, Mapping) else [("text", choice.get("text"))]
+    return any(value for name, value in parts if name != "role")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
