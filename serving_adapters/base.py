@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from mope.equinox import FairScheduler, Refused
+from mope.equinox.leading import leading
 from mope.serving_adapters.forecasts import Advice, as_forecast
 from mope.serving_adapters.lumped import lumped_metrics, metrics_text
 from mope.serving_adapters.settings import Settings
@@ -216,6 +217,11 @@ class Controller:
         known = set(waiting)
         ordered = self.scheduler.order(waiting, ROOMY, self.now)
         return ordered + [one for one in given if one not in known]
+
+    @_guarded(lambda _: list[str]())
+    def leading(self, count: int) -> list[str]:
+        """The first `count` of all that waits in the order they should start, in time by `count`; charges nothing."""
+        return leading(count, self.now, self.scheduler)
 
     @_guarded(_nothing)
     def tag(self, request_id: str) -> int | None:
