@@ -17,7 +17,9 @@ from mope.errors import ConfigError
 
 GROUP = "mope.adapters"
 ALLOW_VARIABLE = "MOPE_ALLOW_UNTESTED"
-OURS: dict[str, str] = {}
+OURS: dict[str, str] = {
+    "sglang": "mope.serving_adapters.sglang_adapter:ADAPTER",
+}
 
 
 @dataclass(frozen=True)
