@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mope.adapt.online import OnlineCalibrator, OnlineConfig
     from mope.errors import (
         BadInput,
         BundleError,
@@ -42,6 +43,8 @@ __all__ = [
     "MissingExtra",
     "MoPE",
     "MopeError",
+    "OnlineCalibrator",
+    "OnlineConfig",
     "Overloaded",
     "PromptError",
     "Request",
@@ -59,6 +62,8 @@ _HOMES = {
     "Forecaster": "mope.forecast",
     "Load": "mope.mapper.metrics",
     "MoPE": "mope.predictor.bundle",
+    "OnlineCalibrator": "mope.adapt.online",
+    "OnlineConfig": "mope.adapt.online",
 }
 
 

@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STDLIB = {*sys.stdlib_module_names, "tomllib", "tomli"}  # tomli is tomllib before Python 3.11
-GROUND = ("mope.chat", "mope.errors", "mope.extras", "mope.files", "mope.settings", "mope.types")
+GROUND = (
+    *("mope.chat", "mope.errors", "mope.extras", "mope.files", "mope.machine", "mope.settings"),
+    "mope.types",
+)
 OUTSIDE = ("training", "export", "serving_adapters")
 
 
@@ -26,9 +29,10 @@ class Row(NamedTuple):
 
 
 BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables plots fit_plots rows"
+BENCHES = "bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator"
 TABLE = {
     **dict.fromkeys(GROUND, Row()),
-    "mope": Row("predictor mapper forecast", lazy=True),
+    "mope": Row("adapt predictor mapper forecast", lazy=True),
     "mope.__main__": Row("cli"),
     "mope.data": Row("", "numpy", "datasets pyarrow tokenizers huggingface_hub"),
     "mope.mapper": Row("", "numpy", "scipy pyarrow"),
@@ -57,10 +61,11 @@ TABLE = {
     "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
     "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
     "mope.bench_scheduler": Row("equinox"),
+    "mope.bench_online": Row("adapt"),
     "mope.bench_simulator": Row("bench_scheduler sim"),
     "mope.bench_kernels": Row("bench bootstrap data kernels predictor", "numpy torch", "onnxruntime triton"),
     "mope.bench": Row(BELOW, "numpy", "torch"),
-    "mope.server": Row(BELOW, "numpy"),
+    "mope.server": Row(f"{BELOW} serving_adapters", "", "uvicorn"),
     "mope.testing": Row(BELOW, "numpy"),
     "mope.bulk": Row(
         "data predictor mapper forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"
@@ -73,9 +78,10 @@ TABLE = {
     "mope.export": Row(
         "hub predictor", "numpy torch transformers onnx onnxscript onnxruntime tokenizers", "huggingface_hub"
     ),
-    "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora"),
+    "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora lightllm httpx2"),
     "mope.cli": Row(
-        f"{BELOW} bench bench_kernels bench_mapper bench_scheduler bench_simulator bulk cost server adapt training export serving_adapters",
+        f"{BELOW} adapt bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk cost "
+        "server training export serving_adapters",
         "typer",
         "numpy rich",
         lazy=True,

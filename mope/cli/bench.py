@@ -18,6 +18,7 @@ class What(str, Enum):
     predictor = "predictor"
     mapper = "mapper"
     scheduler = "scheduler"
+    online = "online"
     simulator = "simulator"
     kernels = "kernels"
 
@@ -63,6 +64,10 @@ def bench(
     numbers: dict[str, object] = dict(machine())
     if what is What.scheduler:
         numbers |= _scheduler(clients, repeats)
+    elif what is What.online:
+        from mope.bench_online import online_latency
+
+        numbers |= online_latency(repeats=repeats)
     elif what is What.simulator:
         from mope.bench_simulator import simulator_speed
 

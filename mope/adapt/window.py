@@ -1,0 +1,148 @@
+"""The latest scores, of which no client holds more than its share."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any, NamedTuple
+
+from mope.adapt.scores import Ends
+
+AGE = 4  # a score is forgotten after AGE * size requests, so that who has left does not speak for ever
+
+
+class Entry(NamedTuple):
+    """One finished request: its scores and who asked."""
+
+    scores: Ends
+    client: str
+
+
+class Traffic:
+    """Who sent the latest requests: at least the last `half`, at most twice as many."""
+
+    def __init__(self, half: int) -> None:
+        self.half = half
+        self.before: dict[str, int] = {}
+        self.now: dict[str, int] = {}
+        self.total_before = self.total_now = 0
+
+    def add(self, client: str) -> int:
+        """Count one request; returns how many the other clients sent."""
+        if self.total_now >= self.half:
+            self.before, self.total_before = self.now, self.total_now
+            self.now, self.total_now = {}, 0
+        own = self.now[client] = self.now.get(client, 0) + 1
+        self.total_now += 1
+        return self.total_before + self.total_now - own - self.before.get(client, 0)
+
+    def to_json(self) -> list[dict[str, int]]:
+        """As JSON takes it."""
+        return [dict(self.before), dict(self.now)]
+
+    def load(self, found: Sequence[Mapping[str, int]]) -> None:
+        """Go on from `to_json`."""
+        self.before, self.now = ({str(name): int(n) for name, n in part.items()} for part in found)
+        self.total_before, self.total_now = sum(self.before.values()), sum(self.now.values())
+
+
+class Window:
+    """At most `size` scores in the order they came, and each of the three kinds sorted.
+
+    Where the other clients sent `sent` of the latest requests (`Traffic`) and c of them hold `others` scores, a
+    client may hold
+
+        max(share / (1 - share) * others, others / c + 1, size * (1 - sent / need))
+
+    of its own: alone, all of it; once the others send `need` or more, `share` of the window, or as much as the mean
+    of the others and one more. Above that its own oldest makes room for its newest, so that it can never push out
+    anybody else's.
+    """
+
+    def __init__(self, size: int, share: float, need: int) -> None:
+        self.size, self.share, self.need = size, share, need
+        self.arrivals = 0
+        self.traffic = Traffic(AGE * size // 2)
+        self.entries: OrderedDict[int, Entry] = OrderedDict()  # by number of arrival
+        self.own: dict[str, deque[int]] = {}
+        self.low: list[float] = []
+        self.mid: list[float] = []
+        self.high: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def add(self, scores: Ends, client: str) -> bool:
+        """Take in a score; False where it only took the place of the client's own, being above its share."""
+        self.arrivals += 1
+        sent = self.traffic.add(client)
+        self._forget_old()
+        mine = self.own.get(client)
+        count = len(mine) if mine else 0
+        room = self.room(sent, len(self.entries) - count, len(self.own) - bool(mine))
+        if mine and count >= room:
+            self._drop(mine[0])
+            if count > room:
+                return False
+            self._put(scores, client)
+            return sent < self.need
+        if len(self.entries) >= self.size:
+            self._drop(next(iter(self.entries)))
+        self._put(scores, client)
+        return True
+
+    def room(self, sent: int, others: int, clients: int) -> int:
+        """How many scores a client may hold beside `others` of `clients` others; at least 1."""
+        equal = others / clients + 1.0 if clients else 1.0
+        return int(max(self.share / (1.0 - self.share) * others, equal, self.size * (1.0 - sent / self.need)))
+
+    def keep(self, wanted: Callable[[int, Entry], bool]) -> None:
+        """Drop what is not wanted, by its place from the oldest (0) and its entry."""
+        for place, (number, entry) in enumerate(list(self.entries.items())):
+            if not wanted(place, entry):
+                self._drop(number)
+
+    def _forget_old(self) -> None:
+        before = self.arrivals - AGE * self.size
+        while self.entries and (oldest := next(iter(self.entries))) < before:
+            self._drop(oldest)
+
+    def _put(self, scores: Ends, client: str) -> None:
+        self.entries[self.arrivals] = Entry(scores, client)
+        mine = self.own.get(client)
+        if mine is None:
+            mine = self.own[client] = deque()
+        mine.append(self.arrivals)
+        insort(self.low, scores.low)
+        insort(self.mid, scores.mid)
+        insort(self.high, scores.high)
+
+    def _drop(self, number: int) -> None:
+        scores, client = self.entries.pop(number)
+        mine = self.own[client]
+        mine.remove(number)  # the first, but for `keep`: a client's scores leave in the order they came
+        if not mine:
+            del self.own[client]
+        for ordered, score in ((self.low, scores.low), (self.mid, scores.mid), (self.high, scores.high)):
+            del ordered[bisect_left(ordered, score)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        rows = [[number, *entry.scores, entry.client] for number, entry in self.entries.items()]
+        return {"arrivals": self.arrivals, "traffic": self.traffic.to_json(), "rows": rows}
+
+    def load(self, found: Mapping[str, Any]) -> None:
+        """Go on from `to_json`; raises `ValueError` for rows that were never one."""
+        rows = found["rows"]
+        if len(rows) > self.size:
+            raise ValueError(f"{len(rows)} scores in a window of {self.size}")
+        for number, low, mid, high, client in rows:
+            scores = Ends(float(low), float(mid), float(high))
+            if number <= self.arrivals or not all(map(isfinite, scores)):
+                raise ValueError(f"score {number} out of order or not finite")
+            self.arrivals = int(number)
+            self._put(scores, str(client))
+        self.arrivals = max(self.arrivals, int(found["arrivals"]))
+        self.traffic.load(found["traffic"])
