@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
 from mope.errors import ConfigError
+from mope.machine import cpu_name, load_1m
 from mope.predictor.bundle import MoPE
 from mope.predictor.router import LexicalRouter
 from mope.types import Request
@@ -36,7 +34,7 @@ def router_latency(
     """
     if not requests:
         raise ConfigError("no requests to time", "at least one")
-    numbers = {"load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")}
+    numbers = {"load_1m": load_1m()}
     for size in BATCHES:
         batches = _batches(requests, size, repeats + WARM_UP)
         taken = [_seconds(router, batch, clock) for batch in batches][WARM_UP:]
@@ -100,21 +98,9 @@ def _fresh(code: str, repeats: int) -> float:
 def machine() -> dict[str, str | float]:
     """What the numbers were measured on."""
     return {
-        "machine": f"{os.cpu_count()} CPU cores, {cpu_name()}",
+        "machine": cpu_name(),
         "python": sys.version.split()[0],
         "onnxruntime": version("onnxruntime"),
         "numpy": np.__version__,
-        "load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan"),
+        "load_1m": load_1m(),
     }
-
-
-def cpu_name() -> str:
-    """Model name of the processor, and the vector units that decide its speed."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = names.get("flags", "").split()
-    units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni") if flag in flags]
-    return f"{names.get('model name', platform.machine())} ({', '.join(units)})"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -33,6 +32,7 @@ from mope.data.split import split
 from mope.export.onnx_export import Plan, export_onnx
 from mope.export.parity import ask_routed, prompts
 from mope.files import write_text
+from mope.machine import load_1m
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.inputs import Batch
@@ -259,12 +259,12 @@ def main() -> None:
         data = read_examples([str(path)])
         chosen = np.random.default_rng(0).permutation(split(data)["test"])[: asked.rows]
         parts[path.stem] = data.take(chosen)
-    before = os.getloadavg()[0]
+    before = load_1m()
     with tempfile.TemporaryDirectory() as scratch:
         folders = exported(asked.bundle, Path(scratch))
         found = ways(folders)
         time_them(found, next(iter(parts.values())).requests)
-        during = os.getloadavg()[0]
+        during = load_1m()
         compare(found, parts)
         features = without_features(folders["dynamic"], parts)
     rows = [{"way": way.name, **way.row} for way in found]

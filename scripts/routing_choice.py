@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 import warnings
@@ -30,6 +29,7 @@ from mope.export import routed as house
 from mope.export.parity import prompts
 from mope.export.trace import OPSET, write_graphs
 from mope.files import write_text
+from mope.machine import load_1m
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.encoder import NORM_EPS
@@ -169,7 +169,7 @@ def main() -> None:
         for name in ("an If for each expert", "gathered", "all experts, then choose"):
             sessions[name] = ort.InferenceSession(home / f"{name}.onnx", session_options(Session()))
     rows = measure(bundle, sessions)
-    document = {"machine": machine(), "tokens": TOKENS, "load_1m": os.getloadavg()[0], "rows": rows}
+    document = {"machine": machine(), "tokens": TOKENS, "load_1m": load_1m(), "rows": rows}
     write_text(asked.output.with_suffix(".json"), json.dumps(document, indent=1) + "\n")
     write_text(asked.output.with_suffix(".md"), markdown(rows))
     print(markdown(rows))

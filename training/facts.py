@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from torch import nn
 
 from mope.data.records import LengthData
 from mope.data.split import Bounds
+from mope.machine import cpu_name
 from mope.predictor.config import BundleConfig
 from mope.training.recipe import Recipe
 
@@ -97,22 +95,7 @@ def peak_memory() -> int:
 def _device() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores, {_cpu_name()}"
-
-
-def _cpu_name() -> str:
-    """Model name, and the vector units that decide speed."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    units = [
-        flag
-        for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni")
-        if flag in names.get("flags", "").split()
-    ]
-    return f"{names.get('model name', platform.machine())} ({', '.join(units)})"
+    return cpu_name()
 
 
 def _version(name: str) -> str:
