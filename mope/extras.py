@@ -14,6 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
     "fit": ("scipy",),
     "plots": ("matplotlib",),
+    "serve": ("uvicorn", "httpx2"),
 }
 
 

@@ -35,7 +35,7 @@ class TagDoor:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.tagger = tagger or FairTagger()
+        self.tagger = FairTagger() if tagger is None else tagger
         self._foresees, self._clock = foresees, clock
         self._number = 0
 

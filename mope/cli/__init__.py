@@ -23,6 +23,7 @@ COMMANDS = {
     "study": "mope study vtc",
     "bench": "mope bench predictor my-bundle --json",
     "adapters": "mope adapters --json",
+    "serve": "mope serve --upstream http://localhost:8000 --gate slots=64",
     "export": "mope export my-bundle --to onnx",
     "card": "mope card my-bundle",
     "push": "mope push my-bundle owner/name",
