@@ -123,7 +123,7 @@ class OnlineCalibrator:
         self._lock = Lock()
         self._all = self._window(self.config.window)  # a client of this window is a model
         self._models: OrderedDict[str, Served] = OrderedDict()
-        self._clients: OrderedDict[tuple[str, str], Tracker] = OrderedDict()
+        self._clients: OrderedDict[tuple[str, str], Window] = OrderedDict()
 
     def _window(self, size: int) -> Window:
         return Window(size, self.config.share, self.config.need)
@@ -145,7 +145,7 @@ class OnlineCalibrator:
         if (served := self._models.get(model)) is not None:
             found = self._blend(found, served.tracker.window, served.tracker.offsets)
         if client and (own := self._clients.get((model, client))) is not None:
-            found = self._blend(found, own.window, own.offsets)
+            found = self._blend(found, own, offsets_of(own))
         return found
 
     def _blend(self, parent: Ends, window: Window, own: Ends) -> Ends:
@@ -174,7 +174,8 @@ class OnlineCalibrator:
             if heard:
                 self._all.add(guess(self._all, values) if capped else values, model)
             if client and self.config.per_client:
-                self._client(model, client).observe(values, client, capped)
+                own = self._client(model, client)
+                own.add(guess(own, values) if capped else values, client)
         return alarm
 
     def _forget(self, model: str) -> None:
@@ -193,16 +194,16 @@ class OnlineCalibrator:
             self._models.move_to_end(model)
         return served
 
-    def _client(self, model: str, client: str) -> Tracker:
+    def _client(self, model: str, client: str) -> Window:
         key = model, client
-        tracker = self._clients.get(key)
-        if tracker is None:
-            tracker = self._clients[key] = Tracker(self._window(self.config.client_window))
+        window = self._clients.get(key)
+        if window is None:
+            window = self._clients[key] = self._window(self.config.client_window)
             if len(self._clients) > self.config.clients:
                 self._clients.popitem(last=False)
         else:
             self._clients.move_to_end(key)
-        return tracker
+        return window
 
     def health(self, model: str | None = None) -> Health:
         """How the forecasts for a served model fare."""
@@ -221,7 +222,7 @@ class OnlineCalibrator:
                 "config": asdict(self.config),
                 "all": self._all.to_json(),
                 "models": [[name, served.to_json()] for name, served in self._models.items()],
-                "clients": [[*key, tracker.to_json()] for key, tracker in self._clients.items()],
+                "clients": [[*key, window.to_json()] for key, window in self._clients.items()],
             }
 
     @classmethod

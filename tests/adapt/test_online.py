@@ -206,7 +206,7 @@ def test_memory_is_bounded_by_the_configuration() -> None:
     for _, served in found["models"]:
         assert len(served["tracker"]["window"]["rows"]) <= 30
         assert all(len(row["seen"]) <= 512 for row in served["detector"])
-    assert all(len(tracker["window"]["rows"]) <= 10 for _, _, tracker in found["clients"])
+    assert all(len(window["rows"]) <= 10 for _, _, window in found["clients"])
 
 
 def test_a_client_with_its_own_lengths_is_learned_where_asked() -> None:
