@@ -10,10 +10,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from importlib import import_module
 from math import isfinite
 from time import monotonic
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
+from mope.errors import ConfigError
 from mope.serving_adapters.settings import Settings
 from mope.types import Forecast, LengthForecast, Request
 
@@ -76,6 +78,7 @@ class Advice:
 
     `counts`: asked = used + late + failed + garbage + refused + those still open. At most `max_asked` are open;
     beyond, requests go without. A source that hangs holds up only its own thread, which never keeps a process alive.
+    `on_found` is called in another thread whenever answers have come.
     """
 
     def __init__(
@@ -93,18 +96,23 @@ class Advice:
         self._found: deque[tuple[str, object, float]] = deque()  # filled by other threads
         self._wake = threading.Event()
         self._closed = False
+        self.on_found: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._work, name="mope-advice", daemon=True)
         self._thread.start()
 
-    def ask(self, request: Request, prompt: str | Callable[[], str] | None = None) -> None:
-        """Ask for a forecast of a request; `prompt` replaces its own, a callable is called in our thread."""
+    def ask(self, request: Request, prompt: str | Callable[[], str] | None = None) -> bool:
+        """Ask for a forecast of a request, False where too many are asked for already.
+
+        `prompt` replaces the request's own; a callable is called in our thread.
+        """
         self.counts["asked"] += 1
         if len(self._asked) >= self._most or len(self._open) >= self._most or request.id in self._open:
             self.counts["refused"] += 1
-            return
+            return False
         self._open[request.id] = self._clock() + self._deadline_ms / 1e3
         self._asked.append((request, prompt))
         self._wake.set()
+        return True
 
     def take(self) -> list[tuple[str, Forecast]]:
         """Forecasts that have come since the last call, each before its deadline. Never waits."""
@@ -150,6 +158,7 @@ class Advice:
             self._wake.clear()
             while self._asked and not self._closed:
                 self._answer([self._asked.popleft() for _ in range(min(BATCH, len(self._asked)))])
+                self.on_found()
             if self._closed:
                 return
 
@@ -185,6 +194,7 @@ class Advice:
             error = None if future.cancelled() else future.exception()
             value = ValueError("cancelled") if future.cancelled() else error or future.result()
             self._found.append((request.id, value, self._clock()))
+            self.on_found()
 
         try:
             source.submit(request, self._deadline_ms).add_done_callback(done)
@@ -202,8 +212,20 @@ def make_advice(settings: Settings) -> Advice | None:
     """The advice that settings name; None where they name no predictor. Raises `BadInput` on a wrong name."""
     if not settings.predictor:
         return None
+    return Advice(_source(settings), deadline_ms=settings.deadline_ms, max_asked=settings.max_asked)
+
+
+def _source(settings: Settings) -> Predict | Submits:
+    """A function `package.module:name`, or the forecasts of a bundle on the hardware that is set."""
+    module, colon, name = settings.predictor.partition(":")
+    if colon:
+        try:
+            return cast(Predict, getattr(import_module(module), name))
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"predictor {settings.predictor!r} ({error})", "package.module:function"
+            ) from None
     from mope.forecast import Forecaster
 
     bundle = None if settings.predictor == "shipped" else settings.predictor
-    forecaster = Forecaster(bundle, settings.hardware or None)
-    return Advice(forecaster.forecast, deadline_ms=settings.deadline_ms, max_asked=settings.max_asked)
+    return Forecaster(bundle, settings.hardware or None).forecast

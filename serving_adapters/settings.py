@@ -35,7 +35,10 @@ class Settings:
     default_tenant: str = field(default="default", metadata={"help": "tenant of a request that names none"})
     forecast_key: str = field(default="predicted_tokens", metadata={"help": "extra argument with a forecast"})
     predictor: str = field(
-        default="", metadata={"help": "bundle asked on arrival: a folder, Hub id, or shipped; empty: none"}
+        default="",
+        metadata={
+            "help": "asked on arrival: a bundle's folder or Hub id, shipped, or module:function; empty: none"
+        },
     )
     hardware: str = field(default="", metadata={"help": "hardware profile for the predictor's forecasts"})
     deadline_ms: float = field(default=50.0, metadata={"help": "a forecast that takes longer is not used"})
