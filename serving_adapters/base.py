@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
-from functools import wraps
 from time import monotonic
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mope.equinox import FairScheduler, Refused
 from mope.equinox.leading import leading
 from mope.serving_adapters.forecasts import Advice, as_forecast
+from mope.serving_adapters.guard import guarded, nothing
 from mope.serving_adapters.lumped import lumped_metrics, metrics_text
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tenants import Labels, clean_tenant, overflow
@@ -25,8 +25,6 @@ from mope.types import Capacity, Forecast, Request, Usage
 log = logging.getLogger("mope.adapters")
 ROOMY = Capacity(float("inf"), slots=2**31)
 SWEEP_EVERY = 256  # arrivals beyond the limit of tenants
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Decides(Protocol):
@@ -44,31 +42,6 @@ class Decides(Protocol):
     def finish(self, request_id: str, output_tokens: int, reason: str = "stop") -> None: ...
     def abort(self, request_id: str) -> None: ...
     def preempt(self, request_id: str) -> None: ...
-
-
-def _guarded(
-    default: Callable[..., R],
-) -> Callable[[Callable[Concatenate[Controller, P], R]], Callable[Concatenate[Controller, P], R]]:
-    """Never raise into an engine: count and log what goes wrong, and answer `default` of the arguments."""
-
-    def wrap(call: Callable[Concatenate[Controller, P], R]) -> Callable[Concatenate[Controller, P], R]:
-        name = call.__name__
-
-        @wraps(call)
-        def safe(self: Controller, /, *args: P.args, **named: P.kwargs) -> R:
-            try:
-                return call(self, *args, **named)
-            except Exception as error:  # noqa: BLE001 - the engine goes on whatever happens here
-                self.failed(name, error)
-                return default(*args, **named)
-
-        return safe
-
-    return wrap
-
-
-def _nothing(*_: object, **__: object) -> Any:
-    return None
 
 
 class Controller:
@@ -116,7 +89,7 @@ class Controller:
         """Whether the policy wants to know of each token as it comes (plain VTC), not only of surprises."""
         return self.scheduler.policy.metered
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def step(self, now: float | None = None) -> None:
         """A new step of the engine begins, at `now` or at what the clock says; forecasts that came are taken in."""
         self.steps += 1
@@ -148,7 +121,7 @@ class Controller:
             else ""
         )
 
-    @_guarded(lambda *_: True)
+    @guarded(lambda *_: True)
     def _arrive(
         self, request_id: str, name: str, prompt_tokens: int, max_tokens: int | None,
         prompt: str | Callable[[], str] | None, given: object, weight: float | None,
@@ -182,18 +155,18 @@ class Controller:
             self._sweep()
         return overflow(name)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def _sweep(self) -> None:
         self.scheduler.sweep(self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def advise(self, request_id: str, forecast: Forecast) -> None:
         """A forecast that came after its request; too late where that runs already."""
         job = self.scheduler.jobs.get(request_id)
         if job is None or not self.scheduler.advise(request_id, forecast, self.now):
             self.counts["advised_late"] += 1
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def pick(self, among: Container[str] | None = None) -> str | None:
         """The tenant whose turn it is, of all or of those `among`; None where none of them waits."""
         turns = self.scheduler.turns
@@ -205,7 +178,7 @@ class Controller:
         walk.close()
         return name
 
-    @_guarded(lambda request_ids: list(request_ids))
+    @guarded(lambda request_ids: list(request_ids))
     def order(self, request_ids: Iterable[str]) -> list[str]:
         """These requests in the order they should start, as if each were charged in turn; charges nothing.
 
@@ -218,44 +191,44 @@ class Controller:
         ordered = self.scheduler.order(waiting, ROOMY, self.now)
         return ordered + [one for one in given if one not in known]
 
-    @_guarded(lambda _: list[str]())
+    @guarded(lambda _: list[str]())
     def leading(self, count: int) -> list[str]:
         """The first `count` of all that waits in the order they should start, in time by `count`; charges nothing."""
         return leading(count, self.now, self.scheduler)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def tag(self, request_id: str) -> int | None:
         """Start-time-fair integer of a request that arrived: smaller sooner. None for an unknown id."""
         job = self.scheduler.jobs.get(request_id)
         return None if job is None else self.scheduler.tag(job.request, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def admit(self, request_id: str) -> None:
         """The engine starts a request: it is charged as foreseen."""
         if request_id in self.scheduler.jobs:
             self.scheduler.admit(request_id, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def put_back(self, request_id: str) -> None:
         """The engine took a request and did not run it after all: as if it had not been admitted."""
         if self._is_running(request_id):
             self.counts["put_back"] += 1
             self.scheduler.requeue(request_id, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def preempt(self, request_id: str) -> None:
         """A running request has to wait again, in front of its tenant's others; what was not served is refunded."""
         if self._is_running(request_id):
             self.counts["preempted"] += 1
             self.scheduler.requeue(request_id, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def tokens(self, request_id: str, output_tokens: int) -> None:
         """A running request has made so many output tokens so far."""
         if self._is_running(request_id):
             self.scheduler.progress(request_id, output_tokens, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def finish(
         self, request_id: str, output_tokens: int, reason: str = "stop", prompt_tokens: int | None = None
     ) -> None:
@@ -268,7 +241,7 @@ class Controller:
         usage = Usage(output_tokens, prompt_tokens, finish_reason=reason)
         self.scheduler.finish(request_id, usage, self.now)
 
-    @_guarded(_nothing)
+    @guarded(nothing)
     def abort(self, request_id: str) -> None:
         """A request will not go on; what `tokens` said was served stays charged."""
         if request_id in self.scheduler.jobs:
@@ -295,7 +268,7 @@ class Controller:
             found |= {f"forecasts_{name}": count for name, count in self.advice.counts.items()}
         return found | {f"failures_{name}": count for name, count in self.failures.items()}
 
-    @_guarded(lambda: "")
+    @guarded(lambda: "")
     def metrics_text(self) -> str:
         """Prometheus text: per tenant with a label, the rest as one, then the totals."""
         return metrics_text(lumped_metrics(self.scheduler.metrics(), self.labels), self.totals())

@@ -18,6 +18,7 @@ from mope.errors import ConfigError
 GROUP = "mope.adapters"
 ALLOW_VARIABLE = "MOPE_ALLOW_UNTESTED"
 OURS: dict[str, str] = {
+    "vllm": "mope.serving_adapters.vllm_adapter:ADAPTER",
     "sglang": "mope.serving_adapters.sglang_adapter:ADAPTER",
 }
 

@@ -78,7 +78,7 @@ TABLE = {
     "mope.export": Row(
         "hub predictor", "numpy torch transformers onnx onnxscript onnxruntime tokenizers", "huggingface_hub"
     ),
-    "mope.serving_adapters": Row("equinox forecast", "", "vllm sglang slora lightllm httpx2"),
+    "mope.serving_adapters": Row("equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"),
     "mope.cli": Row(
         f"{BELOW} adapt bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk cost "
         "server training export serving_adapters",
