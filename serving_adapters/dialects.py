@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mope.errors import ConfigError
+from mope.serving_adapters.registry import Adapter
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,10 @@ def dialect(engine: Dialect | str) -> Dialect:
     if engine not in DIALECTS:
         raise ConfigError(f"engine {engine!r}", f"one of {', '.join(DIALECTS)}")
     return DIALECTS[engine]
+
+
+ADAPTER = Adapter(
+    name="tags",
+    about="no plug-in: fair tags sent as the stock integer priority of vLLM or SGLang",
+    use="mope serve --upstream URL --tags vllm",
+)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mope.errors import MopeError
+from mope.serving_adapters.registry import Adapter
 from mope.types import Request, Usage
 
 
@@ -53,3 +54,10 @@ class Door(Protocol):
 
     def metrics_text(self) -> str:
         """Prometheus text."""
+
+
+ADAPTER = Adapter(
+    name="gate",
+    about="any OpenAI-compatible server: an admission gate as proxy, ASGI middleware or asyncio context",
+    use="mope serve --upstream URL --gate slots=64",
+)

@@ -25,6 +25,9 @@ ADAPTER = Adapter(
     name="lightllm",
     about="LightLLM: request queues in fair order; tenants need a hook in the HTTP server",
     use="python -m mope.serving_adapters.lightllm_adapter ...",
+    distributions=("lightllm",),
+    first="1.0.1",
+    last="1.0.1",
 )
 
 

@@ -20,6 +20,10 @@ ALLOW_VARIABLE = "MOPE_ALLOW_UNTESTED"
 OURS: dict[str, str] = {
     "vllm": "mope.serving_adapters.vllm_adapter:ADAPTER",
     "sglang": "mope.serving_adapters.sglang_adapter:ADAPTER",
+    "slora": "mope.serving_adapters.slora_adapter:ADAPTER",
+    "lightllm": "mope.serving_adapters.lightllm_adapter:ADAPTER",
+    "tags": "mope.serving_adapters.dialects:ADAPTER",
+    "gate": "mope.serving_adapters.door:ADAPTER",
 }
 
 

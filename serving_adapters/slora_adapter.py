@@ -23,6 +23,9 @@ ADAPTER = Adapter(
     name="slora",
     about="S-LoRA and VTC-artifact: a request queue; one LoRA adapter is one tenant",
     use="python -m mope.serving_adapters.slora_adapter --scheduler equinox ...",
+    distributions=("slora",),
+    first="1.0",
+    last="1.0",
 )
 
 
