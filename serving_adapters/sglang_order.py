@@ -150,16 +150,14 @@ class FairOrder:
         entry = self._open.get(id(req))
         if entry is not None:
             return entry
+        controller, params = self.controller, req.sampling_params
+        tenant, prompt_tokens = self._tenant_of(req), len(req.origin_input_ids)
+        forecast = custom_param(req, controller.settings.forecast_key)
         self.numbered += 1
         entry = self._open[id(req)] = Entry(req, self.numbered)
         self._by_id[entry.id] = entry
-        controller, params = self.controller, req.sampling_params
         entry.tenant = controller.arrive(
-            entry.id,
-            self._tenant_of(req),
-            len(req.origin_input_ids),
-            params.max_new_tokens,
-            forecast=custom_param(req, controller.settings.forecast_key),
+            entry.id, tenant, prompt_tokens, params.max_new_tokens, forecast=forecast
         )
         entry.seen = self.calls
         self._depth[entry.tenant] += 1
