@@ -1,6 +1,7 @@
 # make demo   the main job from end to end, on a small sample
 # make test   format, lint, types and tests
 # make node   onnxruntime-node, for the test that runs a graph in Node; make test asks for it, and does without
+# make test-sglang  the adapter in a real SGLang on this CPU; builds an environment of its own (3.3 GB)
 # make clean  forget the environment and all build output
 PYTHON ?= python3
 VENV := .venv
@@ -8,13 +9,16 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := build/node/.installed
 
-.PHONY: demo test node clean
+.PHONY: demo test test-sglang node clean
 
 demo: $(STAMP)
 	PATH="$(BIN):$$PATH" bash scripts/demo.sh
 
 test: $(STAMP) $(NODE)
 	PATH="$(BIN):$$PATH" bash scripts/test.sh
+
+test-sglang: $(STAMP)
+	bash scripts/sglang_lab.sh build/sglang $(BIN)/python
 
 # The encoder weights are optional: the tests that need them skip without them.
 $(STAMP): pyproject.toml constraints.txt

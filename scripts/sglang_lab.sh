@@ -18,4 +18,4 @@ fi
 "$folder/bin/pip" install --quiet --no-deps --editable "$root"
 cd "$root"
 MOPE_TEST_SGLANG="$(realpath -s "$folder/bin/python")" timeout --kill-after=20 "${LAB_LIMIT_S:-2400}" \
-    "$tests" -m pytest -q -n 0 tests/serving_adapters/sglang "$@"
+    "$tests" -m pytest -q tests/serving_adapters/sglang "$@"
