@@ -42,6 +42,7 @@ TABLE = {
     "mope.predictor": Row(
         "data kernels hub", "numpy safetensors tokenizers torch transformers onnxruntime", "sklearn"
     ),
+    "mope.inspect": Row("data metrics bootstrap predictor training", "numpy", "matplotlib rich"),
     "mope.adapt": Row("data predictor metrics bootstrap", "numpy"),
     "mope.sim": Row("data mapper equinox", "numpy"),
     "mope.sim.report": Row("data mapper equinox", "numpy matplotlib"),
@@ -80,8 +81,8 @@ TABLE = {
     ),
     "mope.serving_adapters": Row("equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"),
     "mope.cli": Row(
-        f"{BELOW} adapt bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk cost "
-        "server training export serving_adapters",
+        f"{BELOW} adapt inspect bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk "
+        "cost server training export serving_adapters",
         "typer",
         "numpy rich",
         lazy=True,

@@ -14,6 +14,7 @@ from mope.errors import MopeError
 # Name -> an example that `mope NAME --help` ends with. A command file imports only typer and the
 # standard library at its top, so that building the whole table costs milliseconds.
 COMMANDS = {
+    "inspect": "mope inspect chats.jsonl",
     "train": "mope train chats.jsonl --output my-bundle --preset tiny",
     "evaluate": "mope evaluate my-bundle chats.jsonl --by source",
     "predict": "mope predict 'Write a haiku about autumn.'",

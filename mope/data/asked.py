@@ -11,8 +11,20 @@ from mope.data.messages import messages_of
 from mope.data.past import Past
 from mope.data.records import Example
 from mope.data.shapes import Shape
-from mope.data.values import Refused, count_of, counts_of, fingerprint, label_of, prompt_of, shorten, text_of
+from mope.data.values import (
+    Refused,
+    count_of,
+    counts_of,
+    fingerprint,
+    finish_of,
+    label_of,
+    prompt_of,
+    shorten,
+    text_of,
+)
 from mope.types import History, Message, Request
+
+CUT_OFF = ("length", "max_tokens")  # how engines and services say that an answer reached its limit
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,10 @@ def asked_example(row: Mapping[str, object], reading: Reading) -> Example:
         first = prompt
     lengths = _lengths(row, reading)
     request = request_of(row, reading.shape, prompt, history)
-    return Example(
-        request, lengths, _group(row, reading.shape, first), source_of(row, reading), cap_of(row, reading)
-    )
+    cap = cap_of(row, reading)
+    if cap is None and len(lengths) == 1 and finish_of(get(row, "finish")) in CUT_OFF:
+        cap = lengths[0]
+    return Example(request, lengths, _group(row, reading.shape, first), source_of(row, reading), cap)
 
 
 def request_of(row: Mapping[str, object], shape: Shape, prompt: str, history: History) -> Request:

@@ -78,6 +78,13 @@ def label_of(value: object) -> str:
     return str(value) if isinstance(value, int) else ""
 
 
+def finish_of(value: object) -> str:
+    """Why an answer ended: a word, or that of the first of a list of choices; empty where it is not told."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        value = value[0].get("finish_reason")
+    return value if isinstance(value, str) else ""
+
+
 def count_of(value: object, what: str) -> int | None:
     """A whole number of at least 0; None where the cell is empty."""
     if isinstance(value, str):

@@ -1,0 +1,1 @@
+"""What a file of (prompt, answer length) rows is good for, before anything is trained on it."""
