@@ -25,7 +25,12 @@ def simulate(
         str, typer.Option(help="Policies, separated by commas: fcfs, rpm:20, vtc, vtc:oracle, equinox.")
     ] = "fcfs,vtc,equinox",
     predictor: Annotated[
-        str, typer.Option(help="Length predictors: exact, none, noise:80 (tokens of mean error), noise:50%.")
+        str,
+        typer.Option(
+            help="Length predictors: exact, none, noise:80 (tokens of mean error), noise:50%, confusion:FILE (a"
+            " classifier's bounds and confusion matrix as JSON, a bundle's facts.json, or bert-lmsys), table:FILE (a"
+            " CSV of forecasts), or a bundle (folder, Hub id, or shipped) that reads the trace's column prompt."
+        ),
     ] = "noise:80",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds from --first-seed on.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
@@ -36,11 +41,22 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A server setting: loop=slora, pool_tokens=10000."),
     ] = None,
+    scheduler: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A scheduler setting: bypass_limit=0, quantile=0.5 (KV memory kept for it).",
+        ),
+    ] = None,
     clients: Annotated[
         str | None, typer.Option(help="For a trace: who sent what. trace, equal:N or zipf:N[:EXPONENT].")
     ] = None,
     speed: Annotated[
         float | None, typer.Option(help="For a trace: let requests come so much faster.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="For a trace: Poisson arrivals, so many a second, of its rows drawn at random."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many requests.")] = None,
     output: Annotated[
@@ -52,16 +68,32 @@ def simulate(
 
     Intervals are 95 % over seeds. "diff" is VTC's service difference in windows of 60 s (tokens a second).
     """
+    from contextlib import ExitStack
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
+    from mope.cli.foretold import foretold
     from mope.cli.running import print_json
     from mope.errors import ConfigError
     from mope.sim.scenario import load_scenario
     from mope.sim.table import rows
 
-    found = _changed(load_scenario(scenario), hardware, set_ or [], clients, speed, limit)
-    configs = _configs(policy, predictor, range(first_seed, first_seed + seeds))
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output}", "a folder")
-    runs = [_run(found, config, output) for config in configs]
+    found = _changed(
+        load_scenario(scenario),
+        hardware,
+        set_ or [],
+        {"clients": clients, "speed": speed, "rate": rate},
+        limit,
+    )
+    configs = _configs(policy, predictor, range(first_seed, first_seed + seeds), scheduler or [])
+    with ExitStack() as stack:
+        folder = output or Path(stack.enter_context(TemporaryDirectory()))
+        words = {one.predictor: "" for one in configs}
+        words = {word: foretold(word, found, folder) for word in words}
+        configs = [replace(one, predictor=words[one.predictor]) for one in configs]
+        runs = [_run(found, config, output) for config in configs]
     results: dict[str, Any] = {
         "scenario": found.name,
         "hardware": Path(found.hardware).name,
@@ -79,8 +111,7 @@ def _changed(
     scenario: Scenario,
     hardware: str | None,
     settings: list[str],
-    clients: str | None,
-    speed: float | None,
+    of_trace: dict[str, Any],
     limit: int | None,
 ) -> Scenario:
     """The scenario with what the flags say in place of its own."""
@@ -92,12 +123,11 @@ def _changed(
 
     server = replace(scenario.server, **parse_settings(settings, ServerConfig))
     trace = scenario.trace
-    if trace is None and (clients is not None or speed is not None):
-        raise ConfigError("--clients or --speed with a scenario of its own clients", "them with a trace only")
+    given = {key: value for key, value in of_trace.items() if value is not None}
+    if trace is None and given:
+        raise ConfigError(f"--{next(iter(given))} with a scenario of its own clients", "it with a trace only")
     if trace is not None:
-        trace = replace(
-            trace, clients=clients or trace.clients, speed=trace.speed if speed is None else speed
-        )
+        trace = replace(trace, **given)
     return replace(
         scenario,
         server=server,
@@ -107,9 +137,10 @@ def _changed(
     )
 
 
-def _configs(policy: str, predictor: str, seeds: range) -> list[RunConfig]:
-    from mope.equinox import make_policy
+def _configs(policy: str, predictor: str, seeds: range, scheduler: list[str]) -> list[RunConfig]:
+    from mope.equinox import AdmissionConfig, Priors, make_policy
     from mope.errors import ConfigError
+    from mope.settings import parse_settings
     from mope.sim.run import RunConfig
 
     policies = _split(policy)
@@ -118,7 +149,20 @@ def _configs(policy: str, predictor: str, seeds: range) -> list[RunConfig]:
     predictors = [word.strip() for word in predictor.split(",") if word.strip()]
     if not policies or not predictors:
         raise ConfigError("no policy or no predictor", "at least one of each")
-    return [RunConfig(p, q, seed) for p in policies for q in predictors for seed in seeds]
+    kinds = (AdmissionConfig, Priors)
+    known = {key: kind for kind in kinds for key in kind.__dataclass_fields__}
+    mine = {kind: [pair for pair in scheduler if known.get(pair.partition("=")[0]) is kind] for kind in kinds}
+    for pair in scheduler:
+        if pair.partition("=")[0] not in known:
+            raise ConfigError(f"--scheduler {pair}", f"KEY=VALUE, one of {', '.join(known)}")
+    admission = AdmissionConfig(**parse_settings(mine[AdmissionConfig], AdmissionConfig))
+    priors = Priors(**parse_settings(mine[Priors], Priors))
+    return [
+        RunConfig(p, q, seed, admission=admission, priors=priors)
+        for p in policies
+        for q in predictors
+        for seed in seeds
+    ]
 
 
 def _split(words: str) -> list[str]:
@@ -133,20 +177,20 @@ def _split(words: str) -> list[str]:
 
 
 def _run(scenario: Scenario, config: RunConfig, output: Path | None) -> dict[str, Any]:
-    from mope.sim.run import simulate, simulate_in
+    from mope.sim.run import simulate_as, simulate_in
 
     def watch(count: int, now: float) -> None:
         typer.echo(f"  {config.name}: {count:,} requests, {now:,.0f} s", err=True)
 
     typer.echo(f"{scenario.name} {config.name}", err=True)
     if output is None:
-        summary = simulate(scenario, config.policy, config.predictor, config.seed).summary
+        summary = simulate_as(scenario, config).summary
     else:
         summary = simulate_in(output / "runs" / config.name, scenario, config, watch)
     return {
         "scenario": scenario.name,
         "policy": config.policy,
-        "predictor": config.predictor,
+        "predictor": config.predictor_name,
         "seed": config.seed,
         "summary": summary,
     }

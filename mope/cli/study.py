@@ -15,32 +15,60 @@ if TYPE_CHECKING:
 
 def study(
     name: Annotated[
-        Literal["vtc", "paper"],
+        Literal["vtc", "paper", "hardware", "search"],
         typer.Argument(
             metavar="NAME",
-            help="vtc: VTC's suites beside its logged runs on a real A10G; paper: the claims of Equinox's paper.",
+            help="vtc: VTC's suites beside its logged runs on a real A10G; paper: the claims of Equinox's paper and"
+            " which part brings what; hardware: Equinox on several machines; search: numbers better than its own.",
         ),
     ],
-    seed: Annotated[int, typer.Option(min=0, help="vtc: 0 is the draw of requests that was published.")] = 0,
-    seeds: Annotated[int, typer.Option(min=2, help="paper: runs of each variant.")] = 10,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="vtc: 0 is the draw of requests that was published; search: of its draws."),
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each variant; not for vtc.")] = 10,
+    parts: Annotated[
+        str, typer.Option(help="paper: some of claims, loads, ladder, table1, sweep, separated by commas.")
+    ] = "claims,loads,ladder,table1,sweep",
     hardware: Annotated[
-        str | None, typer.Option(metavar="NAME", help="paper: MODEL@[Nx]GPU in place of the scenarios' own.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="MODEL@[Nx]GPU. paper: for its claims, in place of the scenarios' own; hardware: several,"
+            " separated by commas.",
+        ),
     ] = None,
+    tries: Annotated[int, typer.Option(min=1, help="search: numbers drawn.")] = 48,
     output: Annotated[
-        Path | None, typer.Option(help="paper: folder of report.html, results.json and config.json.")
+        Path | None,
+        typer.Option(help="Folder of report.html, tables.md, results.json and config.json; not for vtc."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Run a study and print its tables."""
+    """Run a study and print its tables. On one core vtc takes half a minute, each other one about ten."""
     from mope.cli.running import print_json
+    from mope.errors import ConfigError
 
-    results = _vtc(seed) if name == "vtc" else _paper(seeds, hardware, output)
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output}", "a folder")
+    if name == "vtc":
+        results = _vtc(seed)
+    elif name == "paper":
+        results = _paper(parts, seeds, hardware)
+    else:
+        results = _hardware(seeds, hardware) if name == "hardware" else _search(tries, seeds, seed)
+    if output is not None and name != "vtc":
+        _write(output, results)
     if as_json:
         print_json(results)
     elif name == "vtc":
         _print_vtc(results)
     else:
-        _print_claims(results["claims"])
+        _print_sheets(results)
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _vtc(seed: int) -> dict[str, Any]:
@@ -53,33 +81,67 @@ def _vtc(seed: int) -> dict[str, Any]:
     return {"study": "vtc", "seed": seed, "runs": rows, "orders": orders(rows)}
 
 
-def _paper(seeds: int, hardware: str | None, output: Path | None) -> dict[str, Any]:
+def _paper(parts: str, seeds: int, hardware: str | None) -> dict[str, Any]:
     from mope.errors import ConfigError
     from mope.mapper.profile import Profile
-    from mope.sim import paper_report
+    from mope.sim.paper_report import PARTS, run
 
-    if output is not None and output.exists() and not output.is_dir():
-        raise ConfigError(f"--output {output}", "a folder")
+    chosen = [part.strip() for part in parts.split(",") if part.strip()]
+    for part in chosen:
+        if part not in PARTS:
+            raise ConfigError(f"--parts {part}", f"some of {', '.join(PARTS)}")
+    if not chosen:
+        raise ConfigError("--parts without a part", f"some of {', '.join(PARTS)}")
     if hardware is not None:
         Profile.load(hardware)
-    results = paper_report.run(seeds, lambda text: typer.echo(text, err=True), hardware)
-    if output is not None:
-        typer.echo(f"{paper_report.write(output, results, seeds)}", err=True)
-    return results
+    return run(chosen, seeds, _tell, hardware)
 
 
-def _print_claims(claims: Sequence[Mapping[str, Any]]) -> None:
+def _hardware(seeds: int, hardware: str | None) -> dict[str, Any]:
+    from mope.errors import ConfigError
+    from mope.mapper.profile import Profile
+    from mope.sim.hardware import MACHINES, study
+
+    names = (
+        [name.strip() for name in hardware.split(",") if name.strip()] if hardware is not None else MACHINES
+    )
+    if not names:
+        raise ConfigError("--hardware without a name", "MODEL@[Nx]GPU, separated by commas")
+    for name in names:
+        Profile.load(name)
+    return study(names, range(seeds), _tell)
+
+
+def _search(tries: int, seeds: int, seed: int) -> dict[str, Any]:
+    from mope.sim.search import study
+
+    return study(tries, range(seeds), _tell, seed)
+
+
+def _write(output: Path, results: dict[str, Any]) -> None:
+    from mope.sim.paper_report import write
+
+    _tell(str(write(output, results)))
+
+
+def _print_sheets(results: Mapping[str, Any]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from mope.cli.running import table_console
-    from mope.sim.paper_report import claim_cells
+    from mope.sim.sheets import sheets
 
-    table = Table("claim", "scenario", "ours", "against", box=None, header_style="bold")
-    for column in ("paper", "ours", "95 % interval", "p", "verdict"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for claim in claims:
-        table.add_row(*claim_cells(claim))
-    table_console(170).print(table)
+    console = table_console(220)
+    for sheet in sheets(results):
+        if sheet.many:
+            continue
+        table = Table(box=None, header_style="bold", title=sheet.title, title_justify="left")
+        for place, column in enumerate(sheet.head):
+            table.add_column(column, justify="left" if place < sheet.words else "right", no_wrap=True)
+        for row in sheet.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        console.print(Text(f"{sheet.text}\n", style="dim"))
 
 
 def _print_vtc(results: Mapping[str, Any]) -> None:

@@ -13,12 +13,12 @@ from typing import IO, Any
 
 from mope.errors import BadInput
 from mope.files import whole
-from mope.sim import oracle
+from mope.sim import guesses, oracle
 from mope.sim.engine import Simulation
 
 OURS = ("mope.sim.", "mope.mapper.", "mope.types")
 METHODS = ("forecast", "util")  # of an oracle
-DRAWS = ("_laplace", "_even")  # functions of `mope.sim.oracle`
+DRAWS = ("_laplace", "_even")  # functions of `mope.sim.guesses`
 OTHERS = {
     ("collections", "OrderedDict"),
     ("collections", "deque"),
@@ -43,7 +43,7 @@ class _Reader(pickle.Unpickler):
         # A dotted name would lead on from our module to what it imports.
         if module.startswith(OURS) and "." not in name:
             found = super().find_class(module, name)
-            drawn = module == oracle.__name__ and name in DRAWS
+            drawn = module == guesses.__name__ and name in DRAWS
             if (isinstance(found, type) and found.__module__ == module) or drawn:
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")

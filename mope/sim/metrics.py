@@ -17,6 +17,7 @@ from mope.sim.log import Codes, Requests
 
 Floats = NDArray[np.float64]
 W_IN, W_OUT = 1.0, 2.0
+PRICED_OUT = 4.0  # output against prompt tokens in today's price lists
 WINDOW_S, WARM_S, POINTS = 60.0, 30.0, 19
 TIMES = ("ttft_s", "tpot_s", "latency_s")
 
@@ -59,12 +60,13 @@ class Service:
     _asker: Codes
 
     @classmethod
-    def of(cls, log: Requests) -> Service:
+    def of(cls, log: Requests, w_out: float = W_OUT) -> Service:
         """From a log."""
         done = log.done
-        demand = W_IN * log.prompt_tokens + W_OUT * log.asked_tokens
+        demand = W_IN * log.prompt_tokens + w_out * log.asked_tokens
+        served = cost(log, w_out=w_out)[done]
         return cls(
-            log.clients, log.first_s[done], log.finish_s[done], cost(log)[done], log.client[done],
+            log.clients, log.first_s[done], log.finish_s[done], served, log.client[done],
             log.arrival_s, demand, log.client,
         )  # fmt: skip
 

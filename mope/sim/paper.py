@@ -7,56 +7,40 @@ baselines are run both ways, to tell the scheduler's part from the server's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mope.sim.arrivals import Piece
-from mope.sim.compare import Difference, difference, holm, ratio
-from mope.sim.run import simulate
+from mope.sim.compare import Difference, holm
 from mope.sim.scenario import Scenario, load_scenario
-from mope.sim.table import mean, number
+from mope.sim.study import (
+    EQUINOX,
+    GAP,
+    JAIN,
+    MOPE,
+    OWED,
+    PLAIN,
+    SINGLE,
+    TPS,
+    TTFT,
+    Runs,
+    Tell,
+    Variant,
+    at_load,
+    compared,
+    comparisons,
+    run_all,
+)
 
-SCENARIOS = ("balanced", "stochastic", "overload", "dynamic", "arena")
-LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
-PLAIN = {"loop": "continuous", "admission": "prompt"}
-OWN = {"loop": "chunked", "admission": "reserve", "step_tokens": 1024}
-MOPE, SINGLE = "noise:33", "noise:80"  # the paper's errors of its mixture and of a single proxy, in tokens
-METRICS = {
-    "tokens_per_s": "tokens/s",
-    "ttft_s.mean": "mean TTFT, s",
-    "ttft_s.p90": "p90 TTFT, s",
-    "latency_s.mean": "mean latency, s",
-    "jain_served": "Jain of service",
-    "jain_ttft": "Jain of TTFT",
-    "service_difference.accumulated.max": "largest gap",
-    "service_difference.accumulated.mean": "mean gap",
-    "busy": "busy share",
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A policy with a predictor on a server."""
-
-    name: str
-    policy: str
-    predictor: str
-    server: Mapping[str, Any] = field(default_factory=lambda: OWN)
-
-
+SCENARIOS = ("balanced", "stochastic", "overload", "dynamic", "arena", "sharegpt", "sharegpt-equal")
+LOADS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.3)
 VARIANTS = (
     Variant("FCFS, plain server", "fcfs", "none", PLAIN),
     Variant("VTC, plain server", "vtc", "none", PLAIN),
-    Variant("Equinox+MoPE, plain server", "equinox", MOPE, PLAIN),
-    Variant("FCFS", "fcfs", MOPE),
     Variant("VTC", "vtc", MOPE),
     Variant("VTC+Single", "vtc:forecast", SINGLE),
-    Variant("VTC+MoPE", "vtc:forecast", MOPE),
-    Variant("Equinox+Single", "equinox", SINGLE),
-    Variant("Equinox+MoPE", "equinox", MOPE),
-    Variant("Equinox+oracle", "equinox:truth=true", "exact"),
-    Variant("Equinox alpha 0.9", "equinox:alpha=0.9,beta=0.1", MOPE),
+    Variant("Equinox+MoPE", EQUINOX, MOPE),
+    Variant("Equinox alpha 0.9", "equinox:alpha=0.9,beta=0.1,delta=0.1", MOPE),
 )
 
 
@@ -72,59 +56,64 @@ class Claim:
     value: float
     points: bool = False
 
+    @property
+    def at(self) -> str:
+        """The scenario's whole name."""
+        return f"paper/{self.scenario}"
+
 
 FULL, BASE_VTC, BASE_FCFS = "Equinox+MoPE", "VTC, plain server", "FCFS, plain server"
-GAP = "service_difference.accumulated"
 CLAIMS = (
-    Claim("throughput 1.3x FCFS", "balanced", "tokens_per_s", FULL, BASE_FCFS, 1.3),
-    Claim("throughput 1.3x VTC", "balanced", "tokens_per_s", FULL, BASE_VTC, 1.3),
-    Claim("TTFT 60 % below VTC", "balanced", "ttft_s.mean", FULL, BASE_VTC, 0.4),
-    Claim("Jain 13 points above VTC", "overload", "jain_served", FULL, BASE_VTC, 0.13, True),
-    Claim("largest gap 42 % below VTC", "overload", f"{GAP}.max", FULL, BASE_VTC, 866 / 1505),
-    Claim("mean gap 86 % below VTC", "overload", f"{GAP}.mean", FULL, BASE_VTC, 151 / 1106),
-    Claim("VTC+Single has a larger gap than VTC", "overload", f"{GAP}.max", "VTC+Single", "VTC", 1.0),
-    Claim("alpha 0.9 costs 20 % throughput", "overload", "tokens_per_s", "Equinox alpha 0.9", FULL, 0.8),
+    Claim("throughput 1.3x FCFS", "balanced", TPS, FULL, BASE_FCFS, 1.3),
+    Claim("throughput 1.3x VTC", "balanced", TPS, FULL, BASE_VTC, 1.3),
+    Claim("TTFT 60 % below VTC", "balanced", TTFT, FULL, BASE_VTC, 0.4),
+    Claim("Jain 13 points above VTC", "overload", JAIN, FULL, BASE_VTC, 0.13, True),
+    Claim("largest gap 42 % below VTC", "overload", f"{OWED}.max", FULL, BASE_VTC, 866 / 1505),
+    Claim("mean gap 86 % below VTC", "overload", f"{OWED}.mean", FULL, BASE_VTC, 151 / 1106),
+    Claim("the same, windowed", "overload", f"{GAP}.max", FULL, BASE_VTC, 866 / 1505),
+    Claim("the same, windowed mean", "overload", f"{GAP}.mean", FULL, BASE_VTC, 151 / 1106),
+    Claim("VTC+Single has a larger gap than VTC", "overload", f"{OWED}.max", "VTC+Single", "VTC", 1.0),
+    Claim("alpha 0.9 costs 20 % throughput", "overload", TPS, "Equinox alpha 0.9", FULL, 0.8),
 )
-Runs = dict[tuple[str, str], list[dict[str, Any]]]  # (scenario, variant) -> a summary for each seed
-Tell = Callable[[str], None]
 
 
-def run_all(
-    scenarios: Sequence[str], variants: Sequence[Variant], seeds: int, tell: Tell, hardware: str | None = None
-) -> Runs:
-    """Every variant in every scenario, the same seeds for all."""
-    found: Runs = {}
-    for name in scenarios:
-        scenario = load_scenario(f"paper/{name}")
-        scenario = replace(scenario, hardware=hardware or scenario.hardware)
-        for variant in variants:
-            tell(f"{name}: {variant.name}")
-            found[name, variant.name] = [one(scenario, variant, seed) for seed in range(seeds)]
-    return found
+def scenarios(hardware: str | None = None) -> list[Scenario]:
+    """The paper's, each on its own hardware or all on another."""
+    found = [load_scenario(f"paper/{name}") for name in SCENARIOS]
+    return [replace(one, hardware=hardware or one.hardware) for one in found]
 
 
-def one(scenario: Scenario, variant: Variant, seed: int) -> dict[str, Any]:
-    """The summary of one run."""
-    server = replace(scenario.server, **variant.server)
-    return simulate(replace(scenario, server=server), variant.policy, variant.predictor, seed).summary
+def run_claims(seeds: Sequence[int], tell: Tell, hardware: str | None = None) -> Runs:
+    """Every variant in every scenario."""
+    return run_all(scenarios(hardware), VARIANTS, seeds, tell)
 
 
-def values(runs: Runs, scenario: str, variant: str, metric: str) -> list[float]:
-    """One number for each seed."""
-    found = [number(summary, metric) for summary in runs[scenario, variant]]
-    return [value for value in found if value is not None]
+def load_sweep(seeds: Sequence[int], tell: Tell) -> list[dict[str, Any]]:
+    """Equinox against the others by load, 1.0 being the rates of `stochastic`."""
+    chosen = [variant for variant in VARIANTS if variant.name in {FULL, "VTC", BASE_VTC, BASE_FCFS}]
+    pairs = [(FULL, name) for name in ("VTC", BASE_VTC, BASE_FCFS)]
+    found = {
+        load: replace(at_load(load_scenario("paper/stochastic"), load), name=f"load {load}") for load in LOADS
+    }
+    runs = run_all(found.values(), chosen, seeds, tell)
+    rows = comparisons(runs, pairs, (TPS, TTFT, JAIN, f"{GAP}.mean"), [one.name for one in found.values()])
+    return [{"load": float(row["scenario"].removeprefix("load ")), **row} for row in rows]
 
 
-def table(runs: Runs) -> Iterator[dict[str, Any]]:
-    """Scenario, variant and the mean of every metric with its interval."""
-    for scenario, variant in runs:
-        means = {metric: mean(values(runs, scenario, variant, metric))._asdict() for metric in METRICS}
-        yield {"scenario": scenario, "variant": variant, **means}
+def losses(runs: Runs) -> list[dict[str, Any]]:
+    """Equinox against every baseline in every scenario by what users feel, fairness and throughput."""
+    scenarios = list(dict.fromkeys(scenario for scenario, _ in runs))
+    pairs = [(FULL, name) for name in ("VTC", BASE_VTC, BASE_FCFS)]
+    return comparisons(runs, pairs, (TPS, TTFT, "ttft_s.p99", JAIN, f"{GAP}.mean"), scenarios)
 
 
 def check(runs: Runs) -> list[dict[str, Any]]:
     """Each claim: the paper's number, ours with its interval, p after Holm's correction, and whether it holds."""
-    found = [(claim, _compared(runs, claim)) for claim in CLAIMS if (claim.scenario, claim.ours) in runs]
+    found = [
+        (claim, compared(runs, claim.at, claim.metric, claim.ours, claim.theirs, claim.points))
+        for claim in CLAIMS
+        if (claim.at, claim.ours) in runs
+    ]
     corrected = holm({claim.text: result.p for claim, result in found})
     return [
         {
@@ -141,12 +130,6 @@ def check(runs: Runs) -> list[dict[str, Any]]:
     ]
 
 
-def _compared(runs: Runs, claim: Claim) -> Difference:
-    ours, theirs = (values(runs, claim.scenario, who, claim.metric) for who in (claim.ours, claim.theirs))
-    found = None if claim.points else ratio(ours, theirs)
-    return found or difference(ours, theirs)
-
-
 def verdict(claim: Claim, found: Difference, p: float) -> str:
     """holds: as much as the paper says; smaller: the same way, but less; reverse; or no difference shown.
 
@@ -160,34 +143,3 @@ def verdict(claim: Claim, found: Difference, p: float) -> str:
         return "reverse"
     reached = found.high >= claim.value if up else found.low <= claim.value
     return "holds" if reached else "smaller"
-
-
-def at_load(scenario: Scenario, factor: float) -> Scenario:
-    """The scenario with all rates times `factor`."""
-    clients = tuple(
-        replace(
-            client, pieces=tuple(Piece(s, first * factor, last * factor) for s, first, last in client.pieces)
-        )
-        for client in scenario.clients
-    )
-    return replace(scenario, clients=clients)
-
-
-def load_sweep(seeds: int, tell: Tell) -> list[dict[str, Any]]:
-    """Equinox and VTC on the same server, and VTC on the plain one, by load: ratios of throughput and TTFT."""
-    chosen = {variant.name: variant for variant in VARIANTS}
-    rows = []
-    for load in LOADS:
-        tell(f"load {load}")
-        scenario = at_load(load_scenario("paper/stochastic"), load)
-        runs = {
-            ("s", name): [one(scenario, chosen[name], seed) for seed in range(seeds)]
-            for name in (FULL, "VTC", BASE_VTC)
-        }
-        for other in ("VTC", BASE_VTC):
-            for metric in ("tokens_per_s", "ttft_s.mean"):
-                ours, theirs = (values(runs, "s", who, metric) for who in (FULL, other))
-                found = ratio(ours, theirs)
-                if found is not None:
-                    rows.append({"load": load, "against": other, "metric": metric, **found._asdict()})
-    return rows

@@ -21,11 +21,13 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 MOST_LINES = 8
 MARKERS = "osD^v<>Ph*X"  # as many as there are variants: ten colours come round again
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;font-size:13px;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;"
-    "border-bottom:1px solid #ddd}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:12.5px;margin:1rem 0}"
+    "td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}"
+    "td{white-space:nowrap;font-variant-numeric:tabular-nums}th{vertical-align:bottom}.word{text-align:left}"
+    "tbody tr:hover{background:#f6f6f6}.better{color:#176f2c}.worse{color:#b3261e}"
     "img{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1rem;overflow:auto;font-size:12px}"
-    "figure{margin:1rem 0}figcaption{color:#555;font-size:13px}"
+    "figure{margin:1rem 0}figcaption{color:#555;font-size:13px}h2{margin-top:2.5rem}"
 )
 
 
@@ -44,11 +46,16 @@ class Page:
         """A paragraph."""
         self._parts.append(f"<p>{escape(text)}</p>")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Cells as text."""
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        self._parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> None:
+        """Cells as text; the first `words` columns to the left, numbers to the right."""
+        cells = "".join(_cell("th", cell, place < words) for place, cell in enumerate(head))
+        body = "".join(
+            "<tr>" + "".join(_cell("td", cell, place < words) for place, cell in enumerate(row)) + "</tr>"
+            for row in rows
+        )
+        self._parts.append(
+            f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
 
     def picture(self, png: bytes, caption: str) -> None:
         """A plot with what it shows."""
@@ -70,6 +77,12 @@ class Page:
             f"<body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
         )
         write_text(path, html)
+
+
+def _cell(kind: str, text: str, word: bool) -> str:
+    marks = [mark for mark in ("better", "worse") if text.endswith(f" {mark}")]
+    named = " ".join([*(["word"] if word else []), *marks])
+    return f"<{kind}{f' class={chr(34)}{named}{chr(34)}' if named else ''}>{escape(text)}</{kind}>"
 
 
 def lines(curves: Curves, x: str, y: str, title: str = "", log_x: bool = False) -> bytes:

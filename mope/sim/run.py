@@ -17,18 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import mope
-from mope.equinox import AdmissionConfig, FairScheduler
+from mope.equinox import AdmissionConfig, FairScheduler, Priors
 from mope.errors import ConfigError
 from mope.files import write_text
 from mope.mapper.profile import Profile
 from mope.sim import checkpoint
 from mope.sim.costs import Costs
 from mope.sim.engine import Simulation
+from mope.sim.guesses import used_file
 from mope.sim.log import Log, Requests, read_log
 from mope.sim.loops import make_loop
+from mope.sim.loops.mixed import Mixed
 from mope.sim.oracle import Oracle
 from mope.sim.scenario import Scenario
 from mope.sim.summary import summarise
+from mope.sim.utilisation import utilisation
 
 BETWEEN_S = 20.0  # seconds of work between two checkpoints
 EVENTS = 20_000  # between two looks at the clock
@@ -44,11 +47,18 @@ class RunConfig:
     seed: int = 0
     stepwise: bool = False
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    priors: Priors = field(default_factory=Priors)
+
+    @property
+    def predictor_name(self) -> str:
+        """The predictor without the folder of its file."""
+        kind, colon, size = self.predictor.partition(":")
+        return f"{kind}{colon}{Path(size).name}"
 
     @property
     def name(self) -> str:
         """As a folder's name."""
-        word = f"{self.policy}~{self.predictor}~s{self.seed}"
+        word = f"{self.policy}~{self.predictor_name}~s{self.seed}"
         return "".join(c if c.isalnum() or c in "~-_.=+" else "_" for c in word)
 
 
@@ -66,7 +76,9 @@ def build(scenario: Scenario, config: RunConfig, log: Log) -> Simulation:
     if config.seed < 0:
         raise ConfigError(f"seed {config.seed}", "a whole number from 0")
     profile = Profile.load(scenario.hardware)
-    scheduler = FairScheduler(config.policy, admission=config.admission, weights=scenario.weights)
+    scheduler = FairScheduler(
+        config.policy, admission=config.admission, priors=config.priors, weights=scenario.weights
+    )
     truth = scheduler.policy.oracle
     oracle = Oracle(config.predictor, profile, config.seed, truth)
     sim = Simulation(scenario.arrivals(config.seed), scheduler, oracle.forecast, log, util=oracle.util)
@@ -81,7 +93,12 @@ def simulate(
     scenario: Scenario, policy: str = "equinox", predictor: str = "noise:80", seed: int = 0
 ) -> Result:
     """A run in memory."""
-    config, log = RunConfig(policy, predictor, seed), Log()
+    return simulate_as(scenario, RunConfig(policy, predictor, seed))
+
+
+def simulate_as(scenario: Scenario, config: RunConfig) -> Result:
+    """A run in memory, of everything that can be set."""
+    log = Log()
     began = time.process_time()
     sim = build(scenario, config, log)
     with few_collections():
@@ -153,11 +170,12 @@ def _summary(sim: Simulation, scenario: Scenario, log: Requests, cpu_s: float) -
     last = float(log.arrival_s.max()) if len(log) else 0.0
     end = scenario.duration_s if scenario.duration_s < float("inf") else last
     oracle = sim.foresee.__self__  # type: ignore[attr-defined]
-    simulated = sim.events.now
+    simulated, busy_s = sim.events.now, getattr(sim.loop, "busy_s", 0.0)
+    steps = sim.loop.batch.step if isinstance(sim.loop, Mixed) else None
     return {
         **summarise(log, end, scenario.weights),
         "mae_tokens": oracle.mae,
-        "busy": getattr(sim.loop, "busy_s", 0.0) / simulated if simulated else 0.0,
+        **utilisation(log.take(log.done), Profile.load(scenario.hardware), simulated, busy_s, steps),
         "cpu_s": cpu_s,
         "simulated_s": simulated,
     }
@@ -166,6 +184,13 @@ def _summary(sim: Simulation, scenario: Scenario, log: Requests, cpu_s: float) -
 def fingerprint(scenario: Scenario, config: RunConfig) -> str:
     """A hash of everything a run depends on."""
     given = {**asdict(scenario), "hardware": Profile.load(scenario.hardware).to_json()}
-    parts = {"scenario": given, "config": asdict(config), "version": mope.__version__}
+    file = used_file(config.predictor)
+    said = file.read_bytes() if file is not None and file.is_file() else b""
+    parts = {
+        "scenario": given,
+        "config": asdict(config),
+        "said": hashlib.sha256(said).hexdigest(),
+        "version": mope.__version__,
+    }
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -26,9 +26,10 @@ def summarise(
 
     Jain's indices: `jain_served` of service by weight until the last arrival, `jain_ttft` of mean TTFT by client.
     Service differences: see `mope.sim.metrics`; `windowed` and `windowed_gap` at VTC's 19 points, `accumulated`
-    and `accumulated_by_weight` at 100 points up to the last arrival.
+    and `accumulated_by_weight` at 100 points up to the last arrival. `windowed_priced` counts an output token as
+    four prompt tokens, not two.
     """
-    service = Service.of(log)
+    service, priced = Service.of(log), Service.of(log, metrics.PRICED_OUT)
     weight = np.array([(weights or {}).get(name, 1.0) for name in service.names])
     end = duration_s
     points = metrics.difference_points(end) if len(log) else np.empty(0)
@@ -48,6 +49,7 @@ def summarise(
         "jain_ttft": _jain_ttft(done),
         "service_difference": {
             "windowed": metrics.summary_of(metrics.windowed_difference(*rates)),
+            "windowed_priced": metrics.summary_of(metrics.windowed_difference(*priced.rates(points))),
             "windowed_gap": metrics.summary_of(metrics.windowed_gap(*rates)),
             "accumulated": metrics.summary_of(metrics.accumulated_difference(curve)),
             "accumulated_by_weight": metrics.summary_of(

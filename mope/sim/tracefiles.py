@@ -31,30 +31,35 @@ class Trace(NamedTuple):
     unit: float
 
 
-def open_trace(path: Path) -> Trace:
-    """The rows of a file. Raises `DataError` where it is missing, empty or of no known form."""
+def open_trace(path: Path, *, timed: bool = True, client: str | None = None) -> Trace:
+    """The rows of a file. Raises `DataError` where it is missing, empty or of no known form.
+
+    Without `timed` it needs no times. `client` names a column that is read in the client's place.
+    """
+    wanted = (TIMES if timed else (), CLIENTS if client is None else (client,), PROMPTS, OUTPUTS)
+    needed = (timed, client is not None, True, True)
     if not path.is_file():
         raise DataError(f"{path}: no such file", "a trace")
     name = path.name.removesuffix(".gz")
     if not name.endswith((".parquet", ".jsonl", ".json")):
-        return _open_csv(path)
+        return _open_csv(path, wanted, needed)
     rows = _parquet(path) if name.endswith(".parquet") else _json_lines(path)
     first = next(rows, None)
     if first is None:
         raise DataError(f"{path}: no rows", "at least one request")
-    columns = _columns(list(first), path)
+    columns = _columns(list(first), path, wanted, needed)
     keys = [*columns, "hash_ids"]
     found = (tuple(row.get(key) for key in keys) for row in chain([first], rows))
     return Trace(cast("Iterator[Raw]", found), *_clock(columns))
 
 
-def _open_csv(path: Path) -> Trace:
+def _open_csv(path: Path, wanted: Sequence[Sequence[str]], needed: Sequence[bool]) -> Trace:
     rows = csv.reader(_lines(path))
     head = next(rows, None)
     first = next(rows, None)
     if head is None or first is None:
         raise DataError(f"{path}: no rows", "a header and at least one request")
-    columns = _columns(head, path)
+    columns = _columns(head, path, wanted, needed)
     time, client, prompt, output = (head.index(key) if key in head else -1 for key in columns)
     most = max(time, client, prompt, output)
 
@@ -62,20 +67,28 @@ def _open_csv(path: Path) -> Trace:
         for row in chain([first], rows):
             if len(row) <= most:
                 row += [""] * (most + 1 - len(row))
-            yield row[time], row[client] if client >= 0 else "", row[prompt], row[output], None
+            yield (
+                row[time] if time >= 0 else None,
+                row[client] if client >= 0 else "",
+                row[prompt],
+                row[output],
+                None,
+            )
 
     return Trace(cells(), *_clock(columns))
 
 
-def _columns(names: Sequence[str], path: Path) -> list[str]:
+def _columns(
+    names: Sequence[str], path: Path, wanted: Sequence[Sequence[str]], needed: Sequence[bool]
+) -> list[str]:
     """The columns of time, client, prompt and output."""
-    found = [
-        next((name for name in options if name in names), "")
-        for options in (TIMES, CLIENTS, PROMPTS, OUTPUTS)
-    ]
-    for name, options in zip(found, (TIMES, (), PROMPTS, OUTPUTS), strict=True):
-        if not name and options:
-            raise DataError(f"{path}: columns {', '.join(map(str, names))}", f"one of {', '.join(options)}")
+    found = [next((name for name in options if name in names), "") for options in wanted]
+    for name, options, must in zip(found, wanted, needed, strict=True):
+        if must and not name:
+            todo = "a file of lengths alone needs a rate of arrivals" if options is TIMES else ""
+            raise DataError(
+                f"{path}: columns {', '.join(map(str, names))}", f"one of {', '.join(options)}", todo
+            )
     return found
 
 

@@ -12,9 +12,8 @@ CSV(.gz), JSONL(.gz) or parquet. ServeGen's tables of rates and lengths become r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
 from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
@@ -23,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from mope.errors import ConfigError, DataError
+from mope.sim.cells import blocks_of, client_name, text, time_of, tokens
+from mope.sim.lengths import drawn
 from mope.sim.sequence import Arrival
 from mope.sim.servegen import arrivals as servegen
 from mope.sim.servegen import is_servegen
 from mope.sim.tracefiles import open_trace
-
-MOST_TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class TraceConfig:
     """A trace file. `clients`: trace (as in the file), equal:N or zipf:N[:EXPONENT] drawn at random for each request.
 
     `speed` 2.0 lets requests come twice as fast; `limit` takes the first so many, from `begin_s` of the trace on.
+    With a `rate` the file is a store of lengths: Poisson arrivals, so many a second, of rows drawn at random.
     """
 
     file: str
@@ -43,8 +43,13 @@ class TraceConfig:
     speed: float = 1.0
     limit: int | None = None
     begin_s: float = 0.0
+    rate: float | None = None
 
     def __post_init__(self) -> None:
+        if self.rate is not None and not (isfinite(self.rate) and self.rate > 0):
+            raise ConfigError(f"trace: rate = {self.rate}", "a number above 0")
+        if self.rate is not None and self.begin_s:
+            raise ConfigError("trace: rate and begin_s", "one of them: drawn requests begin at 0")
         if not (isfinite(self.speed) and self.speed > 0):
             raise ConfigError(f"trace: speed = {self.speed}", "a number above 0")
         if self.limit is not None and self.limit < 1:
@@ -73,13 +78,29 @@ class TraceConfig:
         names = None if named is None else _assigned(*named, seed)
         limits = [limit for limit in (self.limit, requests) if limit is not None]
         path, exact = Path(self.file), declared == "exact"
-        if is_servegen(path):
+        if self.rate is not None:
+            if duration_s == inf and not limits:
+                raise ConfigError(
+                    f"{path}: a rate of {self.rate} without an end", "duration_s, requests or limit"
+                )
+            found = _named(drawn(path, self.rate * self.speed, seed, exact, duration_s), names)
+        elif is_servegen(path):
             found = servegen(path, seed, exact, self.speed, self.begin_s, duration_s)
-            if names is not None:
-                found = (arrival._replace(client=next(names)) for arrival in found)
+            found = _named(found, names)
         else:
-            found = _arrivals(path, exact, self, names, duration_s)
+            name_of = client_name if names is None else lambda _: next(names)
+            found = _arrivals(path, exact, self, name_of, duration_s)
         return islice(found, min(limits)) if limits else found
+
+    def prompts(
+        self, column: str = "prompt", duration_s: float = inf, requests: int | None = None
+    ) -> Iterator[str]:
+        """The texts of the same requests in the same order. Raises `DataError` where the file has none."""
+        if self.rate is not None or is_servegen(Path(self.file)):
+            raise DataError(f"{self.file}: requests that are drawn", "a trace with a prompt in each row")
+        limits = [limit for limit in (self.limit, requests) if limit is not None]
+        found = _arrivals(Path(self.file), False, self, text, duration_s, column)
+        return (one.client for one in (islice(found, min(limits)) if limits else found))
 
 
 def shares(clients: str) -> tuple[str, np.ndarray] | None:
@@ -107,15 +128,24 @@ def _assigned(kind: str, probabilities: np.ndarray, seed: int) -> Iterator[str]:
             yield f"{kind}-{number + 1}"
 
 
+def _named(found: Iterator[Arrival], names: Iterator[str] | None) -> Iterator[Arrival]:
+    return found if names is None else (one._replace(client=next(names)) for one in found)
+
+
 def _arrivals(
-    path: Path, exact: bool, trace: TraceConfig, names: Iterator[str] | None, duration_s: float
+    path: Path,
+    exact: bool,
+    trace: TraceConfig,
+    name_of: Callable[[Any], str],
+    duration_s: float,
+    client_column: str | None = None,
 ) -> Iterator[Arrival]:
-    found = open_trace(path)
+    found = open_trace(path, client=client_column)
     last, zero, number = -inf, trace.begin_s, 0
     for time, client, prompt, output, blocks in found.rows:
         number += 1
         try:
-            at = _time(time) * found.unit
+            at = time_of(time) * found.unit
             if number == 1 and found.relative:
                 zero += at
             since = (at - zero) / trace.speed
@@ -128,59 +158,10 @@ def _arrivals(
                 return
             if since < 0:
                 continue
-            name = next(names) if names is not None else _client(client)
-            n_in, n_out = _tokens("prompt", prompt), _tokens("output", output)
+            name = name_of(client)
+            n_in, n_out = tokens("prompt", prompt), tokens("output", output)
             yield Arrival(
-                since, name, n_in, n_out, n_out if exact else None, _blocks(blocks) if blocks else ()
+                since, name, n_in, n_out, n_out if exact else None, blocks_of(blocks) if blocks else ()
             )
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from None
-
-
-def _client(name: Any) -> str:
-    client = str(name or "all")
-    if "\n" in client or "\r" in client or '"' in client:
-        raise ValueError(f"client {client!r}, expected: a name without line breaks and quotes")
-    return client
-
-
-def _time(value: Any) -> float:
-    """Seconds from a number or a date."""
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = _date(value)
-    if not isfinite(seconds):
-        raise ValueError(f"arrival {value!r}, expected: a finite time")
-    return seconds
-
-
-def _date(value: Any) -> float:
-    try:
-        when = value if isinstance(value, datetime) else datetime.fromisoformat(_six_digits(str(value)))
-    except ValueError:
-        raise ValueError(f"arrival {value!r}, expected: seconds, or a date and time") from None
-    return when.timestamp() if when.tzinfo else (when - datetime(1970, 1, 1)).total_seconds()
-
-
-def _six_digits(text: str) -> str:
-    """A date with at most microseconds: Azure's have seven digits after the point."""
-    head, dot, tail = text.strip().partition(".")
-    return f"{head}.{tail[:6].ljust(6, '0')}" if dot and tail.isdigit() else text.strip()
-
-
-def _tokens(key: str, value: Any) -> int:
-    try:
-        number = int(value)
-        good = 1 <= number <= MOST_TOKENS and number == float(value)
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise ValueError(f"{key} tokens {value!r}, expected: a whole number from 1 to {MOST_TOKENS}")
-    return number
-
-
-def _blocks(hashes: Any) -> tuple[int, ...]:
-    if not isinstance(hashes, list) or not all(isinstance(one, int) for one in hashes):
-        raise ValueError(f"hash_ids {hashes!r}, expected: a list of whole numbers")
-    return tuple(hashes)

@@ -323,3 +323,42 @@ def test_hashes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     row = {"timestamp": 1, "input_length": 600, "output_length": 2, "hash_ids": [[1]]}
     with pytest.raises(DataError, match="hash_ids"):
         list(TraceConfig(str(write(tmp_path / "m.jsonl", json.dumps(row)))).arrivals(0, "none"))
+
+
+def test_rows_of_lengths_are_drawn_with_poisson_arrivals(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{2 * n}\n" for n in range(1, 51))
+    path = str(write(tmp_path / "t.csv", "input_tokens,output_tokens\n" + rows))
+    trace = TraceConfig(path, "zipf:2", rate=20.0)
+    found = list(trace.arrivals(0, "exact", 500.0))
+    gaps = np.diff([one.arrival_s for one in found])
+    assert (gaps.mean(), gaps.std()) == pytest.approx((0.05, 0.05), rel=0.05)
+    assert all(one.output_tokens == 2 * one.prompt_tokens == one.declared for one in found)
+    assert len({one.prompt_tokens for one in found}) == 50
+    assert [one.client for one in found].count("zipf-1") / len(found) == pytest.approx(2 / 3, abs=0.02)
+    assert list(trace.arrivals(0, "exact", 500.0)) == found
+    assert list(trace.arrivals(1, "exact", 500.0))[:9] != found[:9]
+    assert len(list(trace.arrivals(0, "none", inf, 7))) == 7
+    with pytest.raises(ConfigError, match="without an end"):
+        list(trace.arrivals(0, "none"))
+    with pytest.raises(DataError, match="rate of arrivals"):
+        list(TraceConfig(path).arrivals(0, "none"))
+    for wrong in ({"rate": 0.0}, {"rate": float("nan")}, {"rate": 1.0, "begin_s": 5.0}):
+        with pytest.raises(ConfigError, match="rate"):
+            TraceConfig(path, **wrong)
+    bad = write(tmp_path / "b.csv", "input_tokens,output_tokens\n1,1\n1,0\n")
+    with pytest.raises(DataError, match="row 2: output"):
+        list(TraceConfig(str(bad), rate=1.0).arrivals(0, "none", 9.0))
+
+
+def test_prompts_are_those_of_the_requests(tmp_path: Path) -> None:
+    head = "arrival_s,client,prompt_tokens,output_tokens,prompt\n"
+    path = str(write(tmp_path / "t.csv", head + '0,a,1,1,"one, ""two"""\n5,a,2,1,three\n9,b,3,1,four\n'))
+    assert list(TraceConfig(path).prompts()) == ['one, "two"', "three", "four"]
+    assert list(TraceConfig(path, begin_s=4.0).prompts(requests=1)) == ["three"]
+    assert list(TraceConfig(path).prompts(duration_s=6.0)) == ['one, "two"', "three"]
+    with pytest.raises(DataError, match="row 1: prompt"):
+        list(TraceConfig(str(write(tmp_path / "e.csv", head + "0,a,1,1,\n"))).prompts())
+    with pytest.raises(DataError, match="one of prompt"):
+        list(TraceConfig(str(write(tmp_path / "n.csv", OWN))).prompts())
+    with pytest.raises(DataError, match="drawn"):
+        TraceConfig(path, rate=1.0).prompts()
