@@ -27,26 +27,32 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows of one part of the data: inputs, their answers [n, S] (0 where there is none) and weights [n, S]."""
+    """Rows of one part of the data: inputs, their answers [n, S] (0 where there is none) and weights [n, S].
+
+    `caps` [n] are the limits the answers were cut at, infinite where there was none; None where no row has one.
+    """
 
     inputs: Inputs
     lengths: NDArray[np.float32]
     weights: NDArray[np.float32]
     shares: NDArray[np.float32]
+    caps: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
 
-def make_part(inputs: Inputs, data: LengthData, bounds: Bounds) -> Part:
-    """Answers padded to the most that any row has; each row's weights sum to one."""
+def make_part(inputs: Inputs, data: LengthData, bounds: Bounds, censored: bool = True) -> Part:
+    """Answers padded to the most that any row has; each row's weights sum to one. Caps only where `censored`."""
     most = max((len(e.lengths) for e in data.examples), default=1)
     lengths = np.zeros((len(data), most), np.float32)
     weights = np.zeros_like(lengths)
     for row, example in enumerate(data.examples):
         n = len(example.lengths)
         lengths[row, :n], weights[row, :n] = example.lengths, 1 / n
-    return Part(inputs, lengths, weights, bucket_shares(data, bounds).astype(np.float32))
+    caps = np.array([np.inf if e.limit is None else e.limit for e in data.examples], np.float32)
+    told = caps if censored and np.isfinite(caps).any() else None
+    return Part(inputs, lengths, weights, bucket_shares(data, bounds).astype(np.float32), told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +144,7 @@ def tensors(
         "lengths": torch.from_numpy(part.lengths[rows]),
         "weights": torch.from_numpy(weights),
         "shares": torch.from_numpy(part.shares[rows]),
+        **({} if part.caps is None else {"caps": torch.from_numpy(part.caps[rows])}),
     }
 
 

@@ -48,8 +48,16 @@ class Fitter:
         feed = self.feed("train", stage)
         return {
             "optim": self.ready.recipe.optim, "steps": feed.steps, "seed": feed.seed,
-            "model_dropout": self.ready.recipe.model_dropout,
+            "model_dropout": self.ready.recipe.model_dropout, "pull": self._pull(),
         }  # fmt: skip
+
+    def _pull(self) -> torch.Tensor:
+        """Weight of the served model's shrinkage for a row of each model, [M + 1]; none for the unknown one."""
+        models = self.ready.parts["train"].inputs.model
+        counts = np.bincount(models, minlength=len(self.ready.config.models) + 1)
+        weights = self.ready.recipe.model_shrink / np.maximum(counts, 1)
+        weights[0] = 0.0
+        return torch.tensor(weights, dtype=torch.float32)
 
     def feed(self, part: str, stage: str, weights: NDArray[np.float32] | None = None) -> Feed:
         """The stage's batches of a part; `weights` [n] restricts and weighs its rows."""

@@ -1,6 +1,9 @@
 """Losses: pinball for quantiles, cross entropy for the router, and the mixture's ranked probability score.
 
 Targets are [B, S] lengths in tokens, one column a sampled answer, with weights [B, S] that sum to one a row.
+`caps` [B] are the limits that answers were cut at, infinite where there was none: all that is known of a length at
+its cap is that it is not below it. So forecasts and lengths are compared below the cap only (Powell, 1986: a quantile
+of min(y, c) is min(quantile of y, c)), and a forecast above it costs nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +25,18 @@ def pinball(forecast: Tensor, truth: Tensor, weight: Tensor, levels: Tensor) -> 
     return (loss * weight).sum() / weight.sum()
 
 
-def length_loss(logs: Tensor, lengths: Tensor, weight: Tensor, levels: Tensor, token_loss: float) -> Tensor:
+def length_loss(
+    logs: Tensor,
+    lengths: Tensor,
+    weight: Tensor,
+    levels: Tensor,
+    token_loss: float,
+    caps: Tensor | None = None,
+) -> Tensor:
     """Pinball in log1p(length), and `token_loss` times the same in tokens: MAE is what is reported."""
+    if caps is not None:
+        logs = torch.minimum(logs, torch.log1p(caps)[:, None])
+        lengths = torch.minimum(lengths, caps[:, None])
     loss = pinball(logs, torch.log1p(lengths), weight, levels)
     if token_loss:
         tokens = torch.expm1(logs.clamp(max=LOG_LIMIT)) / TOKEN_UNIT
@@ -48,15 +61,25 @@ def distribution(at: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
 
 
 def mixture_loss(
-    scores: Tensor, knots: Tensor, lengths: Tensor, weight: Tensor, levels: Tensor, grid: Tensor, step: Tensor
+    scores: Tensor,
+    knots: Tensor,
+    lengths: Tensor,
+    weight: Tensor,
+    levels: Tensor,
+    grid: Tensor,
+    step: Tensor,
+    caps: Tensor | None = None,
 ) -> Tensor:
     """Ranked probability score of the mixture (Gneiting and Raftery, 2007) on `grid` [G] with widths `step` [G].
 
-    scores [B, E] are the router's, knots [B, E, K] the experts' quantiles of log1p(length).
+    scores [B, E] are the router's, knots [B, E, K] the experts' quantiles of log1p(length). Points of the grid at or
+    above a row's cap are not scored.
     """
     chances = scores.softmax(-1)
     parts = [chances[:, k, None] * distribution(grid, knots[:, k], levels) for k in range(knots.shape[1])]
     total = torch.stack(parts).sum(0)
     below = (torch.log1p(lengths)[:, :, None] <= grid).to(knots.dtype)
+    if caps is not None:
+        step = step * (grid < torch.log1p(caps)[:, None, None]).to(step.dtype)
     score = ((total[:, None, :] - below) ** 2 * step).sum(-1)
     return (score * weight).sum() / weight.sum()

@@ -22,9 +22,14 @@ Batch = dict[str, Tensor]
 class StageModule(pl.LightningModule):
     """What all stages share: AdamW with layer-wise rates, warm-up and cosine, the NaN guard, seeding by chunk."""
 
-    def __init__(self, optim: OptimConfig, steps: int, seed: int, model_dropout: float) -> None:
+    pull: Tensor
+
+    def __init__(
+        self, optim: OptimConfig, steps: int, seed: int, model_dropout: float, pull: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.optim, self.steps, self.seed, self.model_dropout = optim, steps, seed, model_dropout
+        self.register_buffer("pull", torch.zeros(1) if pull is None else pull, persistent=False)
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of a batch."""
@@ -49,7 +54,7 @@ class StageModule(pl.LightningModule):
         """One step; a loss that is not finite ends the stage with what was saved before it."""
         hidden = torch.rand(batch["model"].shape, device=batch["model"].device) < self.model_dropout
         batch["model"] = batch["model"].masked_fill(hidden, 0)
-        loss = self.loss(batch)
+        loss = self.loss(batch) + self.shrinkage(batch["model"])
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} at step {self.global_step}; the last checkpoint is kept. "
@@ -60,7 +65,10 @@ class StageModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Logs the mean absolute error in tokens."""
-        error = (self.medians(batch)[:, None] - batch["lengths"]).abs() * batch["weights"]
+        tokens = self.medians(batch)
+        if "caps" in batch:  # above its cap an answer's length is unknown, and a forecast there not wrong
+            tokens = torch.minimum(tokens, batch["caps"])
+        error = (tokens[:, None] - batch["lengths"]).abs() * batch["weights"]
         self.log(
             "val_mae",
             error.sum() / batch["weights"].sum(),
@@ -68,6 +76,17 @@ class StageModule(pl.LightningModule):
             sync_dist=True,
             prog_bar=True,
         )
+
+    def shrinkage(self, model: Tensor) -> Tensor:
+        """What the effects of the rows' served models cost: a Gaussian around the population's, so that a model of
+        few rows stays near it. `pull` [M + 1] is the weight of one row, the same for all rows of a model together.
+        """
+        if self.pull.numel() == 1:
+            return self.pull.sum()
+        pull = self.pull[model]
+        tables = [network.head.model for network in self.networks()]
+        far = [(table(model) - table.weight[0].detach()).square().sum(1) for table in tables]
+        return torch.stack([(pull * square).mean() for square in far]).sum()
 
     def networks(self) -> Iterator[Expert]:
         """The experts (or router) this stage trains."""
@@ -119,7 +138,8 @@ class LengthModule(StageModule):
     def loss(self, batch: Batch) -> Tensor:
         """Pinball loss, in logs and in tokens."""
         logs = self.network(*_inputs(batch))
-        return length_loss(logs, batch["lengths"], batch["weights"], self.levels, self.optim.token_loss)
+        answers = batch["lengths"], batch["weights"]
+        return length_loss(logs, *answers, self.levels, self.optim.token_loss, batch.get("caps"))
 
     def medians(self, batch: Batch) -> Tensor:
         """Median forecast in tokens."""
@@ -170,9 +190,9 @@ class MixtureModule(StageModule):
 
     def loss(self, batch: Batch) -> Tensor:
         """Ranked probability score of the mixture."""
-        return mixture_loss(
-            *self._both(batch), batch["lengths"], batch["weights"], self.levels, self.grid, self.step
-        )
+        answers = batch["lengths"], batch["weights"]
+        scale = self.levels, self.grid, self.step
+        return mixture_loss(*self._both(batch), *answers, *scale, batch.get("caps"))
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Logs the score times 1000 as `val_mae`."""

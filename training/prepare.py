@@ -49,7 +49,9 @@ def prepare(recipe: Recipe, data: LengthData) -> Prepared:
     tokenizer = make_tokenizer(weights, recipe, (r.prompt[:2000] for r in rows["train"].requests))
     digest = data.digest()
     config = _config(recipe, rows["train"], bounds, digest)
-    parts = {name: _part(part, tokenizer, config) for name, part in rows.items() if name != "test"}
+    parts = {
+        name: _part(part, tokenizer, config, recipe.censored) for name, part in rows.items() if name != "test"
+    }
     capped = np.minimum(parts["train"].lengths, np.float32(bounds.cap))
     parts["train"] = replace(parts["train"], lengths=capped)
     return Prepared(recipe, digest, rows, bounds, weights, tokenizer, config, parts)
@@ -79,7 +81,7 @@ def _config(recipe: Recipe, train: LengthData, bounds: Bounds, digest: str) -> B
     )  # fmt: skip
 
 
-def _part(data: LengthData, tokenizer: Tokenizer, config: BundleConfig) -> Part:
+def _part(data: LengthData, tokenizer: Tokenizer, config: BundleConfig, censored: bool) -> Part:
     requests = data.requests
     inputs = build_inputs(requests, tokenizer, config.text, config.models, matrix(requests))
-    return make_part(inputs, data, config.bounds)
+    return make_part(inputs, data, config.bounds, censored)

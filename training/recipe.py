@@ -107,6 +107,15 @@ class Recipe:
     model_dropout: float = field(
         default=0.1, metadata=_doc("share of rows whose model is hidden while training")
     )
+    model_shrink: float = field(
+        default=1.0,
+        metadata=_doc(
+            "how far the effect of a served model is held to the population's: rows it weighs like"
+        ),
+    )
+    censored: bool = field(
+        default=True, metadata=_doc("a length at its cap counts as at least that long, not as that long")
+    )
     precision: str = field(
         default="auto", metadata=_doc("Lightning precision; auto: bf16-mixed where the device has it")
     )
@@ -135,6 +144,8 @@ class Recipe:
             raise ConfigError(f"frozen_layers {self.frozen_layers}", f"0 to {depth}")
         if not 0 <= self.seed < 1 << 32:
             raise ConfigError(f"seed {self.seed}", "0 to 4294967295")
+        if self.model_shrink < 0:
+            raise ConfigError(f"model_shrink {self.model_shrink:g}", "0 or more")
         if self.optim.batch < 1 or self.optim.chunk < 1 or self.optim.rows_per_text < 1:
             raise ConfigError("a batch, chunk or rows_per_text below 1", "at least 1")
         if self.epochs.proxy <= 0 or self.epochs.experts <= 0:

@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "mope inspect chats.jsonl",
     "train": "mope train chats.jsonl --output my-bundle --preset tiny",
     "evaluate": "mope evaluate my-bundle chats.jsonl --by source",
+    "calibrate": "mope calibrate my-bundle log.jsonl --model my-model",
     "predict": "mope predict 'Write a haiku about autumn.'",
     "cost": "mope cost prompts.txt --prices gpt-4o-mini",
     "fit-profile": "mope fit-profile steps.csv --model llama-3.1-8b --gpu l40s --output mine.json",

@@ -38,6 +38,10 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for report.json, report.md and the pictures."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples behind every interval.")] = 0,
+    overlay: Annotated[
+        str | None,
+        typer.Option(help="A file of `mope calibrate` instead of those beside the bundle; none for none."),
+    ] = None,
     facts: Annotated[
         bool, typer.Option("--facts", help="Also write the report into the bundle's facts.json.")
     ] = False,
@@ -52,7 +56,7 @@ def evaluate(
 
     check(by, part)
     _check_folder(output)
-    model = MoPE.from_pretrained(bundle)
+    model = MoPE.from_pretrained(bundle, overlay=overlay)
     rows = read_examples(data, mapping=parse_mapping(mapping), tokenizer=tokenizer, limit=limit)
     print_rows(rows)
     found = collect(model, rows, part)

@@ -31,6 +31,10 @@ def predict(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, max=MOST_TOKENS, help="The request's max_tokens.")
     ] = None,
+    overlay: Annotated[
+        str | None,
+        typer.Option(help="A file of `mope calibrate` instead of those beside the bundle; none for none."),
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     hardware: Annotated[
@@ -87,6 +91,7 @@ def predict(
     from mope.cli.forecasts import make_forecaster, print_forecasts
     from mope.cli.prompts import read_prompts, split_arguments
     from mope.cli.running import forecast_table, parse_mapping, print_json
+    from mope.errors import ConfigError
     from mope.mapper.metrics import Load
     from mope.predictor.bundle import MoPE
 
@@ -96,6 +101,8 @@ def predict(
     })  # fmt: skip
     source, text = split_arguments(bundle, prompt, file is not None)
     load = Load(batch, context, step_tokens)
+    if overlay is not None and output is not None:
+        raise ConfigError("--overlay with --output", "the overlay's file beside the bundle, in overlays/")
     if file is not None and output is not None:
         from mope.bulk.answers import Buckets, Lengths, Maker
         from mope.bulk.run import Options
@@ -111,7 +118,7 @@ def predict(
         predict_bulk(file, output, maker, options, as_json)
         return
     requests = read_prompts(text, file, sys.stdin, model, max_tokens, parse_mapping(mapping))
-    mope = MoPE.from_pretrained(source, backend=backend, threads=threads)
+    mope = MoPE.from_pretrained(source, backend=backend, threads=threads, overlay=overlay)
     if hardware is not None or prices is not None:
         made = make_forecaster(mope, hardware, prices, price_list, usd_per_gpu_hour, load)
         print_forecasts(requests, made, as_json)

@@ -33,6 +33,12 @@ class Example:
         if not self.lengths or min(self.lengths) < 0:
             raise DataError(f"lengths {self.lengths[:5]}", "one or more output lengths, none negative")
 
+    @property
+    def limit(self) -> int | None:
+        """Where the answers were cut at the latest: the cap, or the request's max_tokens if that is less."""
+        told = [n for n in (self.cap, self.request.max_tokens) if n is not None]
+        return min(told, default=None)
+
 
 @dataclass
 class LengthData:

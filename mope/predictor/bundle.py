@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,9 @@ from mope.predictor.config import BundleConfig
 from mope.predictor.features import NAMES
 from mope.predictor.floors import Floors
 from mope.predictor.inputs import Batch, Inputs, build_inputs
-from mope.predictor.mixture import mix
+from mope.predictor.mixture import mix, routed
+from mope.predictor.overlay import Overlay, basis
+from mope.predictor.overlays import Overlays, load_overlays
 from mope.predictor.packed import packed_answer, packed_outputs
 from mope.predictor.router import LexicalRouter, softmax
 from mope.predictor.text import check_prompt
@@ -50,6 +52,13 @@ class Column:
     high: FloatArray | None = None
     probabilities: FloatArray | None = None
 
+    def put(self, rows: NDArray[np.int64], other: Column) -> None:
+        """The rows' forecasts replaced by those of `other`, which has what this column has."""
+        for field in fields(self):
+            mine, new = getattr(self, field.name), getattr(other, field.name)
+            if mine is not None:
+                mine[rows] = new
+
 
 class MoPE:
     """A bundle ready to predict. Make one with `MoPE.from_pretrained`."""
@@ -57,6 +66,7 @@ class MoPE:
     def __init__(self, folder: Path, config: BundleConfig, backend: Backend, tokenizer: Tokenizer) -> None:
         self.folder, self.config, self.backend, self.tokenizer = folder, config, backend, tokenizer
         self.calibration = Calibration({})
+        self.overlays = Overlays()
 
     @classmethod
     def from_pretrained(
@@ -66,8 +76,12 @@ class MoPE:
         backend: str = "auto",
         threads: int = 1,
         revision: str | None = None,
+        overlay: str | Path | None = None,
     ) -> MoPE:
         """Load a bundle from a folder or Hub id; without one, the bundle that ships with mope.
+
+        What `mope calibrate` wrote beside the bundle answers for requests of its served model; `overlay` takes one
+        such file instead, for requests without a model's name too, or "none".
 
         `backend` is auto, onnx-int8, onnx, torch or triton (on a GPU; without one, torch answers and a warning says
         so); `threads` is for one forecast on the CPU. Raises `BundleError` for a folder that is not whole, of another
@@ -84,6 +98,7 @@ class MoPE:
         layout.check_files(folder, config.files)
         bundle = cls(folder, config, open_backend(folder, config, backend, threads), _tokenizer(folder))
         bundle.calibration = Calibration.from_json(layout.read_text(folder, layout.CALIBRATION))
+        bundle.overlays = load_overlays(folder, config, overlay)
         return bundle
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -144,13 +159,50 @@ class MoPE:
         rows = [_request(item, place) for place, item in enumerate(requests)]
         if not rows:
             return []
-        return self._forecasts(self._column(self.config.routing, *self._answer(rows, self.inputs(rows))))
+        inputs, parts = self.inputs(rows), self.overlays.places(rows)
+        if len(parts) == 1:
+            return self._forecasts(self._answered(parts[0][0], rows, inputs))
+        found: list[LengthForecast | None] = [None] * len(rows)
+        for overlay, places in parts:
+            column = self._answered(overlay, [rows[i] for i in places], inputs.take(places))
+            for place, forecast in zip(places, self._forecasts(column), strict=True):
+                found[place] = forecast
+        return [forecast for forecast in found if forecast is not None]
+
+    def _answered(self, overlay: Overlay | None, requests: Sequence[Request], inputs: Inputs) -> Column:
+        """Forecasts of requests of one served model by its overlay, or as the bundle is."""
+        routing = self.config.routing
+        if overlay is None:
+            return self._column(routing, *self._answer(requests, inputs))
+        return self.adapted(overlay, routing, inputs.features, *self.expert_answers(requests, inputs))
+
+    def expert_answers(self, requests: Sequence[Request], inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+        """Log quantiles [n, E, K] of all experts and the router's chances [n, 3]."""
+        networks = [*BUCKETS, *([] if self.config.router == "lexical" else [layout.ENCODER_ROUTER])]
+        outputs = self.run(networks, inputs)
+        chances = self.route(requests, inputs, outputs)
+        return np.stack([outputs[bucket] for bucket in BUCKETS], axis=1), chances
+
+    def adapted(
+        self,
+        overlay: Overlay,
+        routing: str,
+        features: NDArray[np.float32],
+        experts: FloatArray,
+        chances: FloatArray,
+    ) -> Column:
+        """Forecasts from the experts' quantiles [n, E, K] and the router's chances [n, 3], as `overlay` has them."""
+        levels, shifted = self.config.quantiles, overlay.chances(chances)
+        read = basis(features, experts, chances, levels)
+        logs = overlay.logs(routed(routing, experts, shifted, levels), read, levels.index(0.5))
+        return self._column(routing, logs, shifted, overlay.ends)
 
     def inputs(self, requests: Sequence[Request]) -> Inputs:
         """Requests as arrays. Raises `BundleError` for a tokenizer whose ids the encoder does not have."""
         size = self.config.encoder.vocab_size
         try:
             found = build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
+            found = self.overlays.read_as(found, requests, self.config.models)
             fits = found.ids.max(initial=0) < size
         except OverflowError:  # an id of more than 31 bits
             fits = False
@@ -229,12 +281,14 @@ class MoPE:
         experts = np.stack([outputs[bucket] for bucket in BUCKETS], axis=1)
         rows = np.arange(len(inputs))
         levels = self.config.quantiles
-        columns = {
-            "MoPE (routed, hard)": self._column(
-                "hard", experts[rows, probabilities.argmax(1)], probabilities
-            ),
-            "MoPE (routed, soft)": self._column("soft", mix(experts, probabilities, levels), probabilities),
-        }
+        columns = {}
+        for name in ("hard", "soft"):
+            column = self._column(name, routed(name, experts, probabilities, levels), probabilities)
+            for overlay, at in self.overlays.places(requests):
+                if overlay is not None:
+                    own = inputs.features[at], experts[at], probabilities[at]
+                    column.put(at, self.adapted(overlay, name, *own))
+            columns[f"MoPE (routed, {name})"] = column
         if true_lengths is not None:
             true = self.config.bounds.bucket(true_lengths)
             columns["MoPE (oracle router)"] = self._column("oracle", experts[rows, true], None)
@@ -247,14 +301,20 @@ class MoPE:
                 columns[names[name]] = Column(tokens, probabilities=np.eye(len(BUCKETS))[chosen[name]])
         return columns
 
-    def _column(self, name: str, logs: FloatArray, probabilities: FloatArray | None) -> Column:
+    def _column(
+        self,
+        name: str,
+        logs: FloatArray,
+        probabilities: FloatArray | None,
+        moves: Sequence[tuple[float, float]] | None = None,
+    ) -> Column:
         levels, bounds = self.config.quantiles, self.config.bounds
         medians = logs[:, levels.index(0.5)]
         if probabilities is None:
             buckets = predicted_buckets(medians, (bounds.short, bounds.medium))
         else:
             buckets = probabilities.argmax(1)
-        low, high = self.calibration.interval(name, buckets, logs, levels)
+        low, high = self.calibration.interval(name, buckets, logs, levels, moves)
         quantiles = np.maximum(np.expm1(np.minimum(logs, 20.0)), 0.0)
         return Column(quantiles[:, levels.index(0.5)], quantiles, low, high, probabilities)
 

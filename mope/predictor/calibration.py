@@ -27,17 +27,32 @@ class Calibration:
     shifts: dict[str, tuple[tuple[float, float], ...]]
 
     def interval(
-        self, column: str, buckets: NDArray[np.int64], quantiles: FloatArray, levels: Sequence[float]
+        self,
+        column: str,
+        buckets: NDArray[np.int64],
+        quantiles: FloatArray,
+        levels: Sequence[float],
+        more: Sequence[tuple[float, float]] | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Calibrated (low, high) in tokens from log quantiles [n, K] and predicted buckets [n].
 
-        A column without shifts keeps its raw interval. The interval always holds the median.
+        A column without shifts keeps its raw interval; `more` are further shifts for each bucket. The interval
+        always holds the median.
         """
-        low, middle, high = _ends(quantiles, levels)
-        if column in self.shifts:
-            moves = np.array(self.shifts[column])[buckets]
-            low, high = low + moves[:, 0], high + moves[:, 1]
+        low, high = self.ends(column, buckets, quantiles, levels)
+        middle = quantiles[:, list(levels).index(0.5)]
+        if more is not None:
+            low, high = _moved(low, high, more, buckets)
         return _tokens(np.minimum(low, middle)), _tokens(np.maximum(high, middle))
+
+    def ends(
+        self, column: str, buckets: NDArray[np.int64], quantiles: FloatArray, levels: Sequence[float]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Both ends in log1p(length), [n], before they are held to the median."""
+        low, _, high = _ends(quantiles, levels)
+        if column in self.shifts:
+            low, high = _moved(low, high, self.shifts[column], buckets)
+        return low, high
 
     def to_json(self) -> str:
         """The calibration.json text."""
@@ -99,6 +114,13 @@ def _conformal(scores: FloatArray, weights: FloatArray, miss: float) -> float:
     reached = np.cumsum(weights[order]) / (weights.sum() + weights.max())
     place = int(np.searchsorted(reached, 1 - miss))
     return float(scores[order[min(place, len(scores) - 1)]])
+
+
+def _moved(
+    low: FloatArray, high: FloatArray, moves: Sequence[tuple[float, float]], buckets: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
+    by_row = np.array(moves)[buckets]
+    return low + by_row[:, 0], high + by_row[:, 1]
 
 
 def _ends(quantiles: FloatArray, levels: Sequence[float]) -> tuple[FloatArray, FloatArray, FloatArray]:

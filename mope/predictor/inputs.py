@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -78,6 +78,10 @@ class Inputs:
     def sizes(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 [T]."""
         return np.diff(self.starts)
+
+    def take(self, rows: NDArray[np.int64]) -> Inputs:
+        """The rows alone, over the same texts."""
+        return replace(self, text=self.text[rows], features=self.features[rows], model=self.model[rows])
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The rows padded to their longest text; a text read by several rows stands once."""

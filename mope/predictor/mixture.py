@@ -42,6 +42,14 @@ def mix(knots: FloatArray, probabilities: FloatArray, levels: Sequence[float]) -
     return _inverse(at, total, np.asarray(levels, np.float64))
 
 
+def routed(routing: str, knots: FloatArray, probabilities: FloatArray, levels: Sequence[float]) -> FloatArray:
+    """Quantiles [n, K] by the likeliest expert alone (`hard`) or by the mixture of all (`soft`)."""
+    if routing == "hard":
+        chosen: FloatArray = knots[np.arange(len(knots)), probabilities.argmax(1)]
+        return chosen
+    return mix(knots, probabilities, levels)
+
+
 def _inverse(at: FloatArray, total: FloatArray, levels: FloatArray) -> FloatArray:
     """Where each row's rising function `total` [n, G] over `at` [n, G] reaches each of `levels` [K]."""
     above = (total[:, :, None] < levels[None, None, :]).sum(axis=1).clip(1, at.shape[1] - 1)

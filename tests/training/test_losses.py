@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from mope.predictor.mixture import distribution as numpy_distribution
@@ -98,3 +99,44 @@ def test_gradients_stay_finite_for_absurd_forecasts_and_lengths():
         assert torch.isfinite(knots.grad).all()
         assert scores.grad is not None
         assert torch.isfinite(scores.grad).all()
+
+
+def test_a_length_at_its_cap_is_only_known_not_to_be_less():
+    weight, cap = torch.ones(2, 1), torch.tensor([100.0, 100.0])
+    lengths = torch.tensor([[100.0], [40.0]])
+    logs = torch.log1p(torch.tensor([[100.0] * 3, [40.0] * 3])).requires_grad_()
+    longer = torch.log1p(torch.tensor([[900.0] * 3, [40.0] * 3])).requires_grad_()
+    shorter = torch.log1p(torch.tensor([[60.0] * 3, [40.0] * 3])).requires_grad_()
+    losses = [length_loss(q, lengths, weight, LEVELS, 0.5, cap) for q in (logs, longer, shorter)]
+    assert losses[0].item() == pytest.approx(0, abs=1e-6)
+    assert losses[1].item() == pytest.approx(0, abs=1e-6)
+    assert losses[2] > 0.01
+    assert length_loss(longer, lengths, weight, LEVELS, 0.5) > 0.1
+    losses[1].backward()
+    assert longer.grad is not None
+    assert longer.grad[0].abs().sum() == 0
+
+
+def test_the_median_of_cut_lengths_is_found():
+    """Two of five answers are cut at 100: the median is among the others. With four cut it may be anywhere above."""
+    few, many = torch.tensor([[20.0, 50.0, 80.0, 100.0, 100.0]]), torch.tensor([[20.0, *[100.0] * 4]])
+    cap, weight = torch.tensor([100.0]), torch.full((1, 5), 0.2)
+
+    def loss(tokens: float, lengths: torch.Tensor, caps: torch.Tensor | None) -> float:
+        logs = torch.log1p(torch.full((1, 1), tokens))
+        return length_loss(logs, lengths, weight, torch.tensor([0.5]), 0.0, caps).item()
+
+    assert loss(80.0, few, cap) < min(loss(50.0, few, cap), loss(99.0, few, cap))
+    assert loss(400.0, many, cap) == pytest.approx(loss(100.0, many, cap))
+    assert loss(400.0, many, None) > loss(100.0, many, None)
+
+
+def test_the_mixture_is_not_scored_above_the_cap():
+    grid, step = torch.linspace(0, 7, 71), torch.full((71,), 0.1)
+    weight, cap = torch.ones(1, 1), torch.expm1(torch.tensor([4.0]))
+    at = [torch.tensor([[[c - 0.1, c, c + 0.1]]]) for c in (4.5, 6.5, 3.0)]
+    scores, cut = torch.zeros(1, 1), cap[:, None]
+    losses = [mixture_loss(scores, knots, cut, weight, LEVELS, grid, step, cap).item() for knots in at]
+    assert losses[0] == pytest.approx(0, abs=1e-6)
+    assert losses[1] == pytest.approx(0, abs=1e-6)
+    assert losses[2] > 0.5

@@ -1,0 +1,56 @@
+"""Which known served model a new one is most like: the bundle's answers for that one are where its overlay starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mope.adapt.correction import unseen
+from mope.adapt.observed import fold_of, in_order
+from mope.data.records import Example
+from mope.metrics import weighted_median
+from mope.predictor import layout
+from mope.predictor.bundle import MoPE
+
+ASKED = 60  # requests of the log that every known model is asked about
+BLOCK = 16  # known models asked about at a time
+MARGIN = 0.02  # share of the error by which another model must be nearer than the model's own reading
+FloatArray = NDArray[np.float64]
+
+
+def nearest(bundle: MoPE, examples: Sequence[Example], own: str) -> str:
+    """The known model whose forecasts, moved by one constant, err least in log1p(length) on the log.
+
+    `own` where none is clearly nearer than how the bundle reads the model anyway. One network is asked, about at most
+    `ASKED` requests.
+    """
+    models = ["", *bundle.config.models]
+    if len(models) == 1:
+        return own
+    chosen = sorted(in_order(examples), key=lambda e: fold_of(e.group))[:: max(1, len(examples) // ASKED)]
+    truth = np.log1p([float(np.median(e.lengths)) for e in chosen])
+    cut = np.array([e.limit is not None and np.median(e.lengths) >= e.limit for e in chosen])
+    errors = np.array([_error(said, truth, cut) for said in _medians(bundle, chosen, len(models))])
+    best = int(errors.argmin())
+    return models[best] if errors[best] < (1 - MARGIN) * errors[models.index(own)] else own
+
+
+def _error(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_]) -> float:
+    weight = np.ones_like(truth)
+    move = weighted_median(truth - said, weight)
+    return float(np.abs(unseen(truth, cut, said + move) - said - move).mean())
+
+
+def _medians(bundle: MoPE, examples: Sequence[Example], models: int) -> list[FloatArray]:
+    """What one network says of the requests as each known model's (0: unknown), log1p medians [n] each."""
+    network = layout.PROXY if bundle.backend.has(layout.PROXY) else "medium"
+    inputs = bundle.inputs([replace(example.request, model=None) for example in examples])
+    n, middle, found = len(inputs), bundle.config.quantiles.index(0.5), []
+    for first in range(0, models, BLOCK):
+        some = np.arange(first, min(first + BLOCK, models))
+        asked = replace(inputs.take(np.tile(np.arange(n), len(some))), model=np.repeat(some, n))
+        found += list(bundle.run([network], asked)[network][:, middle].reshape(len(some), n))
+    return found
