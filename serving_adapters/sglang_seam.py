@@ -15,7 +15,7 @@ REQUESTS = "sglang.srt.managers.schedule_batch"
 FRONT_END = "sglang.srt.managers.tokenizer_manager"
 SORT = f"{POLICY}.SchedulePolicy.calc_priority"
 TOKENIZE = f"{FRONT_END}.TokenizerManager._tokenize_one_request"
-METHODS = ("finished", "reset_for_retract")
+METHODS = ("reset_for_retract",)
 
 
 def check_seam(with_front_end: bool = False) -> None:

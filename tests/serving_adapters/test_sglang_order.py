@@ -17,7 +17,8 @@ from mope.equinox.counters import GRAIN
 from mope.errors import ConfigError
 from mope.serving_adapters.base import Controller
 from mope.serving_adapters.settings import Settings
-from mope.serving_adapters.sglang_order import STALE, FairOrder
+from mope.serving_adapters.sglang_ledger import STALE
+from mope.serving_adapters.sglang_order import FairOrder
 from mope.serving_adapters.sglang_requests import CARRIERS, custom_param, tenant_reader
 
 NAMED = {"FINISH_ABORT": type("FINISH_ABORT", (), {}), "FINISH_LENGTH": type("FINISH_LENGTH", (), {})}
@@ -180,8 +181,8 @@ def test_nothing_is_left_open_whatever_happened(seed: int, policy: str) -> None:
     assert fair is not None
     metrics = fair.controller.scheduler.metrics()
     assert (metrics.running, metrics.waiting) == (0, 1)
-    assert len(fair._open) == len(fair._by_id) == 1
-    assert not fair._running
+    assert len(fair.ledger.open) == len(fair.ledger.by_id) == 1
+    assert not fair.ledger.running
     assert not fair.controller.failures
     assert engine.finished_at.keys() == {one.rid for one in sent}
     known = {one.client: one for one in metrics.clients}
@@ -411,7 +412,7 @@ def test_few_are_ordered_once_the_engines_size_is_known() -> None:
         engine.step()
     engine.step()
     assert engine.fair is not None
-    assert engine.fair._may_start() <= 12
+    assert engine.fair.may_start() <= 12
     served = defaultdict(int)
     engine.run()
     for rid in list(engine.finished_at)[:18]:

@@ -109,7 +109,7 @@ def test_installing_it_changes_nothing(play: Play) -> None:
 
 
 def test_half_aborted_in_the_middle_leaves_the_counters_settled(play: Play) -> None:
-    world = play({"abort": "half", "abort_after": 12}, **FAIR)
+    world = play({"abort": True, "abort_after": 12}, **FAIR)
     settled(world)
     clients = world["accounts"][0]["clients"]
     assert [clients[name][0] + clients[name][1] for name in ("heavy", "light")] == [40, 8]

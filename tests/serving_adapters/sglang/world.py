@@ -22,7 +22,8 @@ SERVER = {
     "disable_cuda_graph": True, "disable_overlap_schedule": True, "mem_fraction_static": 0.2,
     "max_total_tokens": 4096, "max_running_requests": 4, "skip_server_warmup": True,
 }  # fmt: skip
-LIMIT_S = 240
+LIMIT_S = float(os.environ.get("WORLD_LIMIT_S", 240))
+GROUPS = [["heavy", 40, 64], ["light", 8, 64]]
 Sent = dict[str, Any]
 
 
@@ -53,7 +54,7 @@ def requests_of(plan: dict[str, Any]) -> list[Sent]:
     """In the order they are sent: `groups` of [tenant, how many, tokens], then `mixed` as they stand."""
     found = [
         {"rid": f"{tenant}/{i}", "tenant": tenant, "tokens": tokens}
-        for tenant, count, tokens in plan.get("groups", [["heavy", 40, 64], ["light", 8, 64]])
+        for tenant, count, tokens in plan.get("groups", [] if "mixed" in plan else GROUPS)
         for i in range(count)
     ]
     found += plan.get("mixed", [])
@@ -101,27 +102,33 @@ class InProcess:
         self.engine.tokenizer_manager.abort_request(rid)
 
     async def play(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """Send everything, let it run, abort what the plan says, then two more so that the end is seen."""
-        sent, done = requests_of(plan), dict[str, dict[str, Any]]()
+        """The rounds of a plan, one after the other; then two requests more so that the end is seen."""
+        found = {"seconds": 0.0, "done": {}}
+        for part in plan.get("rounds", [plan]):
+            found["seconds"] += await self.round(part, found["done"])
+        for i in range(2):
+            await self.generate({"rid": f"tail/{i}", "prompt": "w9 w8", "tokens": 2})
+        return found
+
+    async def round(self, plan: dict[str, Any], done: dict[str, Any]) -> float:
+        """Send everything, let it run, abort what the plan says. Returns the seconds it took."""
 
         async def one(request: Sent) -> None:
             done[request["rid"]] = await self.generate(request)
 
+        sent = requests_of(plan)
         await self.say("pause")
         tasks = [asyncio.create_task(one(request)) for request in sent]
-        await asyncio.sleep(3)
+        await asyncio.sleep(plan.get("settle_s", 3))
         begun = time.monotonic()
         await self.say("continue")
         if plan.get("abort"):
             while len(done) < plan["abort_after"]:
                 await asyncio.sleep(0.005)
-            for request in sent[:: 2 if plan["abort"] == "half" else 1]:
+            for request in sent[::2]:
                 self.abort(request["rid"])
         await asyncio.gather(*tasks)
-        seconds = time.monotonic() - begun
-        for i in range(2):
-            await one({"rid": f"tail/{i}", "prompt": "w9 w8", "tokens": 2})
-        return {"seconds": seconds, "done": done}
+        return time.monotonic() - begun
 
     def close(self) -> None:
         self.engine.shutdown()
@@ -275,7 +282,12 @@ def watched(folder: Path) -> dict[str, Any]:
         at, made, retracted, rid = line.split(" ", 3)
         ended[rid] = [int(at), int(made), int(retracted)]
     accounts = [json.loads(text[0]) for text in lines("accounts")]
-    return {"ended": ended, "orders": lines("orders"), "accounts": accounts}
+    return {
+        "ended": ended,
+        "orders": lines("orders"),
+        "accounts": accounts,
+        "served": (lines("served") or [[]])[0],
+    }
 
 
 def main(plan_file: str, found_file: str) -> None:

@@ -39,7 +39,19 @@ def ended(result: Any, scheduler: Any, batch: Any, *args: Any, **named: Any) -> 
     ]
     with Path(FOLDER, f"ended-{os.getpid()}").open("a") as file:
         file.writelines(lines)
+    with Path(FOLDER, f"served-{os.getpid()}").open("a") as file:
+        file.write(served(batch) + "\n")
     return result
+
+
+def served(batch: Any) -> str:
+    """Tokens of one pass by tenant, prompt and output: `heavy=0+3 light=10+1`."""
+    found: dict[str, list[int]] = {}
+    for req in batch.reqs:
+        tokens = found.setdefault(req.rid.partition("/")[0], [0, 0])
+        tokens[0] += len(req.origin_input_ids) if batch.forward_mode.is_extend() else 0
+        tokens[1] += 1
+    return " ".join(f"{tenant}={prompt}+{output}" for tenant, (prompt, output) in found.items())
 
 
 def accounts(result: Any, policy: Any, waiting: list[Any], *args: Any, **named: Any) -> Any:
@@ -54,7 +66,7 @@ def accounts(result: Any, policy: Any, waiting: list[Any], *args: Any, **named: 
             for one in found.clients
         }
         table = {"running": found.running, "waiting": found.waiting, "clients": clients}
-        table |= {"totals": fair.controller.totals(), "open": len(fair._open)}
+        table |= {"totals": fair.controller.totals(), "open": len(fair.ledger.open)}
         Path(FOLDER, f"accounts-{os.getpid()}").write_text(json.dumps(table))
     return result
 
