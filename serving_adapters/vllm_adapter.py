@@ -98,16 +98,21 @@ class FairMixin:
     def update_from_output(self, *args: Any, **named: Any) -> Any:
         """vLLM's; then what has finished is settled."""
         outputs = super().update_from_output(*args, **named)  # type: ignore[misc]
-        if self.ledger is not None and self.finished_req_ids:
-            self.ledger.settle(self.finished_req_ids)
+        self._settle()
         return outputs
 
     def finish_requests(self, *args: Any, **named: Any) -> Any:
         """vLLM's; then what was aborted is settled."""
         found = super().finish_requests(*args, **named)  # type: ignore[misc]
-        if self.ledger is not None:
-            self.ledger.settle(self.finished_req_ids)
+        self._settle()
         return found
+
+    def _settle(self) -> None:
+        ledger = self.ledger
+        if ledger is not None and self.finished_req_ids:
+            ledger.settle(self.finished_req_ids)
+            if self.published is not None and not ledger.open:
+                self.published.update(ledger.controller, at_rest=True)
 
 
 def _prompts(vllm_config: Any) -> Callable[[Any], Callable[[], str]] | None:

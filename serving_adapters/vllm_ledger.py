@@ -7,7 +7,7 @@ chosen, never in steps in which nobody is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any
 
 from mope.serving_adapters.base import Controller
@@ -104,9 +104,10 @@ class Ledger:
         return turn
 
     @guarded(nothing)
-    def begin(self, finished: Iterable[str]) -> None:
+    def begin(self, finished: Collection[str]) -> None:
         """A step begins; `finished` has ended since the last one."""
-        self.settle(finished)
+        if finished:
+            self.settle(finished)
         self.controller.step()
         self._told = False
 

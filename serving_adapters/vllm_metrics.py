@@ -36,10 +36,10 @@ class Published:
         self._jain = _gauge("jain", [])
         self._events = _counter("events_total", ["event"])
 
-    def update(self, controller: Controller) -> None:
-        """Bring the registry up to date, unless that was done lately."""
+    def update(self, controller: Controller, at_rest: bool = False) -> None:
+        """Bring the registry up to date, unless that was done lately; `at_rest`: no step may follow, so do it."""
         start = monotonic()
-        if start < self._next:
+        if start < self._next and not at_rest:
             return
         metrics = lumped_metrics(controller.scheduler.metrics(), controller.labels)
         for one in metrics.clients:
