@@ -13,7 +13,7 @@ from bisect import bisect_right
 from typing import Any
 
 from mope.adapt.scores import NOTHING, Ends, quantile
-from mope.adapt.window import Window
+from mope.adapt.window import Sorted, Window
 
 MISS = 0.1  # wanted on each side: the interval is an 80 % one
 GAIN = 0.02  # of the half-width of the scores, for a miss
@@ -75,7 +75,7 @@ class Tracker:
         self.settle()
 
 
-def offsets_of(window: Window) -> Ends:
+def offsets_of(window: Sorted) -> Ends:
     """What a window alone says that the ends must be moved by; nothing, where it is empty."""
     mid = window.mid
     if not mid:
@@ -85,7 +85,7 @@ def offsets_of(window: Window) -> Ends:
     return Ends(quantile(window.low, MISS), middle, quantile(window.high, 1.0 - MISS))
 
 
-def guess(window: Window, scores: Ends) -> Ends:
+def guess(window: Sorted, scores: Ends) -> Ends:
     """The scores of a capped answer, had it gone on as far as half of those in the window that went further."""
     mid = window.mid
     above = bisect_right(mid, scores.mid)

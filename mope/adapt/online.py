@@ -11,7 +11,7 @@ from typing import Any
 from mope.adapt.conformal import Tracker, guess, offsets_of
 from mope.adapt.drift import Detector, change_point
 from mope.adapt.scores import NOTHING, Ends, blend, log_ends, log_length, moved, scores
-from mope.adapt.window import Window
+from mope.adapt.window import Latest, Sorted, Window
 from mope.errors import BadInput, ConfigError
 from mope.types import LengthForecast
 
@@ -121,12 +121,11 @@ class OnlineCalibrator:
     def __init__(self, config: OnlineConfig | None = None) -> None:
         self.config = config or OnlineConfig()
         self._lock = Lock()
-        self._all = self._window(self.config.window)  # a client of this window is a model
+        self._all = Window(
+            self.config.window, self.config.share, self.config.need
+        )  # its clients are the models
         self._models: OrderedDict[str, Served] = OrderedDict()
-        self._clients: OrderedDict[tuple[str, str], Window] = OrderedDict()
-
-    def _window(self, size: int) -> Window:
-        return Window(size, self.config.share, self.config.need)
+        self._clients: OrderedDict[tuple[str, str], Latest] = OrderedDict()
 
     def correct(
         self, forecast: LengthForecast, model: str | None = None, client: str | None = None
@@ -148,7 +147,7 @@ class OnlineCalibrator:
             found = self._blend(found, own, offsets_of(own))
         return found
 
-    def _blend(self, parent: Ends, window: Window, own: Ends) -> Ends:
+    def _blend(self, parent: Ends, window: Sorted, own: Ends) -> Ends:
         seen = len(window)
         return blend(parent, own, seen / (seen + self.config.prior)) if seen else parent
 
@@ -175,7 +174,7 @@ class OnlineCalibrator:
                 self._all.add(guess(self._all, values) if capped else values, model)
             if client and self.config.per_client:
                 own = self._client(model, client)
-                own.add(guess(own, values) if capped else values, client)
+                own.add(guess(own, values) if capped else values)
         return alarm
 
     def _forget(self, model: str) -> None:
@@ -194,11 +193,11 @@ class OnlineCalibrator:
             self._models.move_to_end(model)
         return served
 
-    def _client(self, model: str, client: str) -> Window:
+    def _client(self, model: str, client: str) -> Latest:
         key = model, client
         window = self._clients.get(key)
         if window is None:
-            window = self._clients[key] = self._window(self.config.client_window)
+            window = self._clients[key] = Latest(self.config.client_window)
             if len(self._clients) > self.config.clients:
                 self._clients.popitem(last=False)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 from mope.errors import BadInput
@@ -39,9 +40,19 @@ def log_ends(forecast: LengthForecast) -> Ends:
 
 def log_length(length: float) -> float:
     """log1p of an answer's tokens; 0 is an empty answer. Raises `BadInput` for what no answer has."""
-    if isinstance(length, bool) or not isinstance(length, (int, float)) or not 0 <= length <= MOST_TOKENS:
-        raise BadInput(f"a length of {length!r}", f"output tokens, from 0 to {MOST_TOKENS:,}")
+    known = type(length) is int or (isinstance(length, Real) and not isinstance(length, bool))
+    if not known or not 0 <= length <= MOST_TOKENS:
+        raise BadInput(f"a length of {_shown(length)}", f"output tokens, from 0 to {MOST_TOKENS:,}")
     return math.log1p(length)
+
+
+def _shown(length: object) -> str:
+    # Python refuses to write out integers of more than 4,300 digits
+    return (
+        f"{length.bit_length()} bits"
+        if isinstance(length, int) and length > MOST_TOKENS
+        else str(length)[:40]
+    )
 
 
 def scores(ends: Ends, truth: float) -> Ends:

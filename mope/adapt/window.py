@@ -1,4 +1,4 @@
-"""The latest scores, of which no client holds more than its share."""
+"""The latest scores: of one client, or of many of whom none holds more than its share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,57 @@ class Entry(NamedTuple):
 
     scores: Ends
     client: str
+
+
+class Sorted:
+    """Scores of three kinds, each sorted."""
+
+    def __init__(self) -> None:
+        self.low: list[float] = []
+        self.mid: list[float] = []
+        self.high: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.mid)
+
+    def put(self, scores: Ends) -> None:
+        """Sort one in."""
+        low, mid, high = scores
+        insort(self.low, low)
+        insort(self.mid, mid)
+        insort(self.high, high)
+
+    def take(self, scores: Ends) -> None:
+        """Take one out that was put in."""
+        low, mid, high = scores
+        del self.low[bisect_left(self.low, low)]
+        del self.mid[bisect_left(self.mid, mid)]
+        del self.high[bisect_left(self.high, high)]
+
+
+class Latest(Sorted):
+    """The latest `size` scores."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.rows: deque[Ends] = deque()
+
+    def add(self, scores: Ends) -> None:
+        """Take in a score; the oldest makes room."""
+        if len(self.rows) >= self.size:
+            self.take(self.rows.popleft())
+        self.rows.append(scores)
+        self.put(scores)
+
+    def to_json(self) -> list[list[float]]:
+        """As JSON takes it."""
+        return [list(scores) for scores in self.rows]
+
+    def load(self, found: Sequence[Sequence[float]]) -> None:
+        """Go on from `to_json`; raises `ValueError` for scores that are not finite."""
+        for low, mid, high in found:
+            self.add(_finite(low, mid, high))
 
 
 class Traffic:
@@ -48,8 +99,8 @@ class Traffic:
         self.total_before, self.total_now = sum(self.before.values()), sum(self.now.values())
 
 
-class Window:
-    """At most `size` scores in the order they came, and each of the three kinds sorted.
+class Window(Sorted):
+    """At most `size` scores in the order they came, of which no client has more than its share.
 
     Where the other clients sent `sent` of the latest requests (`Traffic`) and c of them hold `others` scores, a
     client may hold
@@ -62,17 +113,12 @@ class Window:
     """
 
     def __init__(self, size: int, share: float, need: int) -> None:
+        super().__init__()
         self.size, self.share, self.need = size, share, need
         self.arrivals = 0
         self.traffic = Traffic(AGE * size // 2)
         self.entries: OrderedDict[int, Entry] = OrderedDict()  # by number of arrival
         self.own: dict[str, deque[int]] = {}
-        self.low: list[float] = []
-        self.mid: list[float] = []
-        self.high: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def add(self, scores: Ends, client: str) -> bool:
         """Take in a score; False where it only took the place of the client's own, being above its share."""
@@ -115,9 +161,7 @@ class Window:
         if mine is None:
             mine = self.own[client] = deque()
         mine.append(self.arrivals)
-        insort(self.low, scores.low)
-        insort(self.mid, scores.mid)
-        insort(self.high, scores.high)
+        self.put(scores)
 
     def _drop(self, number: int) -> None:
         scores, client = self.entries.pop(number)
@@ -125,8 +169,7 @@ class Window:
         mine.remove(number)  # the first, but for `keep`: a client's scores leave in the order they came
         if not mine:
             del self.own[client]
-        for ordered, score in ((self.low, scores.low), (self.mid, scores.mid), (self.high, scores.high)):
-            del ordered[bisect_left(ordered, score)]
+        self.take(scores)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -139,10 +182,16 @@ class Window:
         if len(rows) > self.size:
             raise ValueError(f"{len(rows)} scores in a window of {self.size}")
         for number, low, mid, high, client in rows:
-            scores = Ends(float(low), float(mid), float(high))
-            if number <= self.arrivals or not all(map(isfinite, scores)):
-                raise ValueError(f"score {number} out of order or not finite")
+            if number <= self.arrivals:
+                raise ValueError(f"score {number} out of order")
             self.arrivals = int(number)
-            self._put(scores, str(client))
+            self._put(_finite(low, mid, high), str(client))
         self.arrivals = max(self.arrivals, int(found["arrivals"]))
         self.traffic.load(found["traffic"])
+
+
+def _finite(*scores: float) -> Ends:
+    found = Ends(*map(float, scores))
+    if not all(map(isfinite, found)):
+        raise ValueError(f"scores {found}")
+    return found

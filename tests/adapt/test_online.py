@@ -5,7 +5,9 @@ import math
 import random
 import statistics
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,7 +115,9 @@ def test_an_alarm_says_that_the_model_has_changed_and_tells_whose() -> None:
     assert calibrator.health("b").alarms == 0
 
 
-@pytest.mark.parametrize("length", [-1, math.nan, math.inf, -math.inf, True, None, "12", 10**400, 1e9])
+@pytest.mark.parametrize(
+    "length", [-1, math.nan, math.inf, -math.inf, True, None, "12", 10**400, 10**5000, 1e9]
+)
 def test_what_is_no_length_is_refused_and_nothing_is_learned(length: object) -> None:
     calibrator = OnlineCalibrator()
     calibrator.observe(forecast(), 100, "m")
@@ -206,7 +210,7 @@ def test_memory_is_bounded_by_the_configuration() -> None:
     for _, served in found["models"]:
         assert len(served["tracker"]["window"]["rows"]) <= 30
         assert all(len(row["seen"]) <= 512 for row in served["detector"])
-    assert all(len(window["rows"]) <= 10 for _, _, window in found["clients"])
+    assert all(len(window) <= 10 for _, _, window in found["clients"])
 
 
 def test_a_client_with_its_own_lengths_is_learned_where_asked() -> None:
@@ -223,6 +227,30 @@ def test_a_client_with_its_own_lengths_is_learned_where_asked() -> None:
     assert apart.correct(told, "m", "unheard of").tokens == pytest.approx(
         together.correct(told, "m", "unheard of").tokens
     )
+
+
+def test_numbers_of_numpy_are_lengths() -> None:
+    known, plain = OnlineCalibrator(), OnlineCalibrator()
+    known.observe(forecast(), np.int64(300))  # type: ignore[arg-type]
+    known.observe(forecast(), np.float32(300.0))  # type: ignore[arg-type]
+    plain.observe(forecast(), 300)
+    plain.observe(forecast(), 300)
+    assert json.loads(json.dumps(known.snapshot())) == plain.snapshot()
+
+
+def test_several_threads_lose_nothing() -> None:
+    calibrator = OnlineCalibrator(OnlineConfig(per_client=True))
+    rows = list(stream(random.Random(12), 250))
+
+    def work(client: str) -> None:
+        for told, length in rows:
+            calibrator.observe(told, length, "m", client)
+            calibrator.correct(told, "m", client)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    assert calibrator.health("m").since == 1000
+    assert len(calibrator.snapshot()["clients"]) == 4
 
 
 events = st.lists(
