@@ -3,7 +3,7 @@
     app = FairMiddleware(app, Gate(config=GateConfig(slots=64)))
     vllm serve MODEL --middleware mope.serving_adapters.asgi.FairMiddleware
 
-The second way takes its settings from the environment variables MOPE_EQUINOX and MOPE_GATE. No dependencies.
+The second way takes its settings from the environment (`door_from_environment`). No dependencies.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from mope.serving_adapters.door import Door, Gone, Slot
 from mope.serving_adapters.forecasts import make_advice
 from mope.serving_adapters.gate import Gate, GateConfig, GateFull
 from mope.serving_adapters.settings import Settings
-from mope.serving_adapters.tags import tagged
-from mope.serving_adapters.wire import Meter, read_request
+from mope.serving_adapters.tag_door import Polled, TagDoor, nothing_foreseen
+from mope.serving_adapters.tags import FairTagger, tagged
+from mope.serving_adapters.wire import Meter, asking_usage, asks_usage, read_request
 from mope.settings import apply_settings, parse_settings
 
 Scope = MutableMapping[str, Any]
@@ -34,7 +35,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-VARIABLE = "MOPE_GATE"
+GATE_VARIABLE, TAGS_VARIABLE = "MOPE_GATE", "MOPE_TAGS"
 JSON = (b"content-type", b"application/json")
 
 
@@ -50,16 +51,20 @@ class MiddlewareConfig:
         default=("header:x-tenant-id", "key", "user"),
         metadata={"help": "header:NAME, key (hashed API key), user, model; the first that is there"},
     )
+    ask_usage: bool = field(
+        default=True,
+        metadata={"help": "ask for the usage at the end of streams, and hide it where the client did not"},
+    )
     max_body: int = field(default=32 * 2**20, metadata={"help": "bytes of a request body"})
     metrics_path: str = field(default="/mope/metrics", metadata={"help": "GET here gives Prometheus text"})
 
 
 class FairMiddleware:
-    """One door for one app; without one, a `Gate` from the environment."""
+    """One door for one app; without one, what the environment says."""
 
     def __init__(self, app: App, door: Door | None = None, config: MiddlewareConfig | None = None) -> None:
         self.app = app
-        self.door = door or gate_from_environment()
+        self.door = door or door_from_environment()
         self.config = config or MiddlewareConfig()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,9 +91,8 @@ class FairMiddleware:
         gone = asyncio.ensure_future(receive())
         try:
             async with self.door.slot(request, gone) as slot:
-                if slot.priority is not None and isinstance(asked, dict):
-                    body = json.dumps(tagged(asked, slot.priority)).encode()
-                await self._serve(slot, scope, Replay(body, gone), send)
+                hide, body = self._changed(asked, body, slot.priority)
+                await self._serve(slot, scope, Replay(body, gone), send, hide)
         except Gone:
             return
         except GateFull as full:
@@ -100,17 +104,29 @@ class FairMiddleware:
         finally:
             gone.cancel()
 
-    async def _serve(self, slot: Slot, scope: Scope, replay: Replay, send: Send) -> None:
+    def _changed(self, asked: object, body: bytes, priority: int | None) -> tuple[bool, bytes]:
+        """Whether the usage is ours to hide, and the body to send on."""
+        if not isinstance(asked, dict):
+            return False, body
+        hide = self.config.ask_usage and "input" not in asked and not asks_usage(asked)
+        changed = asking_usage(asked) if hide else asked
+        if priority is not None:
+            changed = tagged(changed, priority)
+        return hide, body if changed is asked else json.dumps(changed).encode()
+
+    async def _serve(self, slot: Slot, scope: Scope, replay: Replay, send: Send, hide: bool) -> None:
         status, meter = 0, Meter(False)
 
         async def counted(message: Message) -> None:
             nonlocal status, meter
             if message["type"] == "http.response.start":
                 status = message["status"]
-                kind = dict(message.get("headers", ())).get(b"content-type", b"")
-                meter = Meter(kind.startswith(b"text/event-stream"))
+                headers = {name.lower(): value for name, value in message.get("headers", ())}
+                streamed = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+                meter = Meter(streamed, hide and b"content-length" not in headers)
             elif message["type"] == "http.response.body" and 0 < status < 400:
-                meter.feed(message.get("body", b""))
+                body = meter.feed(message.get("body", b""), last=not message.get("more_body", False))
+                message = {**message, "body": body}
                 slot.progress(meter.tokens)
             await send(message)
 
@@ -148,12 +164,19 @@ def plain_path(path: str) -> str:
     return normpath("/" + path.lstrip("/"))
 
 
-def gate_from_environment() -> Gate:
-    """A gate set by MOPE_EQUINOX (see `Settings`) and MOPE_GATE (`slots=64,max_waiting=500`)."""
-    pairs = [pair for pair in os.environ.get(VARIABLE, "").split(",") if pair.strip()]
-    config = apply_settings(GateConfig(), parse_settings(pairs, GateConfig))
+def door_from_environment() -> Door:
+    """As MOPE_EQUINOX (see `Settings`) and one of the others say.
+
+    MOPE_TAGS=vllm: tags for that engine. Otherwise a gate, with MOPE_GATE as in `slots=64,max_waiting=500`.
+    """
     settings = Settings.from_environment()
-    return Gate(Controller(settings, advice=make_advice(settings)), config)
+    advice = make_advice(settings)
+    if engine := os.environ.get(TAGS_VARIABLE, "").strip():
+        foresees = nothing_foreseen if advice is None else Polled(advice, settings.deadline_ms)
+        return TagDoor(FairTagger(engine, Controller(settings)), foresees)
+    pairs = [pair for pair in os.environ.get(GATE_VARIABLE, "").split(",") if pair.strip()]
+    config = apply_settings(GateConfig(), parse_settings(pairs, GateConfig))
+    return Gate(Controller(settings, advice=advice), config)
 
 
 async def read_body(receive: Receive, most: int) -> bytes | None:

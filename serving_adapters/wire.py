@@ -86,33 +86,66 @@ def _count(value: object) -> int | None:
     return value if 0 <= value <= MOST else None
 
 
+def asks_usage(body: Mapping[str, Any]) -> bool:
+    """Whether the client itself wants the usage at the end of its stream, or there is no stream."""
+    options = body.get("stream_options")
+    return not body.get("stream") or (isinstance(options, Mapping) and bool(options.get("include_usage")))
+
+
+def asking_usage(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same request with the usage at the end of its stream."""
+    options = body.get("stream_options")
+    return {
+        **body,
+        "stream_options": {**(options if isinstance(options, Mapping) else {}), "include_usage": True},
+    }
+
+
 class Meter:
     """Output tokens of an answer as it goes by.
 
-    A stream counts one token for each choice of a chunk that has something in it, until a `usage` says better; the
-    answer of a server that does not stream is read at its end.
+    A stream is estimated from its text, at least one token for each choice of a chunk that has something in it
+    (servers put several tokens into one), until a `usage` says better; what does not stream is read at its end.
+    `hide` takes the event that has nothing but the usage out of the stream: nobody but us has asked for it.
     """
 
-    def __init__(self, streamed: bool) -> None:
+    def __init__(self, streamed: bool, hide: bool = False) -> None:
         self.tokens = 0
-        self._streamed, self._counted = streamed, 0
+        self._streamed, self._hide, self._counted = streamed, hide, 0
         self._rest = bytearray()
-        self._skipping = False
+        self._long = self._swallow = False
         self._usage: Mapping[str, Any] = {}
 
-    def feed(self, data: bytes) -> None:
-        """The next bytes of the body."""
+    def feed(self, data: bytes, last: bool = False) -> bytes:
+        """The next bytes of the body; what to pass on of them, and of what was held back before."""
         if not self._streamed:
-            self._keep(data)
-            return
+            self._rest += data
+            if len(self._rest) > KEPT_BYTES:
+                self._rest.clear()
+            return data
+        passed = bytearray()
         *lines, rest = data.split(b"\n")
         for line in lines:
-            self._keep(line)
-            if not self._skipping:
-                self._event(bytes(self._rest))
+            passed += self._line(line + b"\n")
+        self._rest += rest
+        if len(self._rest) > KEPT_BYTES or last:  # too long to be read, or the end
+            self._long = True
+            passed += self._rest
             self._rest.clear()
-            self._skipping = False
-        self._keep(rest)
+        return bytes(passed) if self._hide else data
+
+    def _line(self, end: bytes) -> bytes:
+        """A line that is whole now; what to pass on of it."""
+        line, long = bytes(self._rest) + end, self._long
+        self._rest.clear()
+        self._long = False
+        if not long and line.startswith(b"data:") and self._read(_loads(line[5:])):
+            self._swallow = True
+            return b""
+        if self._swallow and not line.strip():  # the empty line that ends the event
+            self._swallow = False
+            return b""
+        return line
 
     def usage(self) -> Usage | None:
         """What the answer was; None where nothing is known of it."""
@@ -123,43 +156,34 @@ class Meter:
         prompt = _count(self._usage.get("prompt_tokens", self._usage.get("input_tokens")))
         return Usage(self.tokens, prompt)
 
-    def _keep(self, data: bytes) -> None:
-        if len(self._rest) + len(data) > KEPT_BYTES:
-            self._skipping = True
-            self._rest.clear()
-        if not self._skipping:
-            self._rest += data
-
-    def _event(self, line: bytes) -> None:
-        if line.startswith(b"data:") and (found := _loads(line[5:])) is not None:
-            self._read(found)
-
-    def _read(self, found: object) -> None:
+    def _read(self, found: object) -> bool:
+        """Take in an event or a whole answer; whether there is nothing but the usage in it."""
         if not isinstance(found, Mapping):
-            return
-        choices = found.get("choices")
-        if isinstance(choices, list) and self._streamed:
-            self._counted += sum(map(_has_output, choices))
-        elif _is_text(found.get("delta")):  # an event of /v1/responses
-            self._counted += 1
-        inner = found.get("response")
+            return False
+        choices, inner = found.get("choices"), found.get("response")
+        if isinstance(choices, list):
+            self._counted += sum(map(_output_tokens, choices))
+        elif isinstance(found.get("delta"), str):  # an event of /v1/responses
+            self._counted += estimate_tokens(found["delta"])
         usage = found.get("usage") or (inner.get("usage") if isinstance(inner, Mapping) else None)
         if isinstance(usage, Mapping):
             self._usage = usage
         exact = _count(self._usage.get("completion_tokens", self._usage.get("output_tokens")))
-        self.tokens = max(self.tokens, self._counted) if exact is None else max(exact, 0)
+        self.tokens = max(self.tokens, self._counted) if exact is None else exact
+        return choices == [] and isinstance(usage, Mapping)
 
 
-def _has_output(choice: object) -> bool:
+def _output_tokens(choice: object) -> int:
+    """Of one choice of a chunk."""
     if not isinstance(choice, Mapping):
-        return False
+        return 0
     delta = choice.get("delta")
     parts = delta.items() if isinstance(delta, Mapping) else [("text", choice.get("text"))]
-    return any(value for name, value in parts if name != "role")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    return sum(
+        max(estimate_tokens(value), 1) if isinstance(value, str) else 1
+        for name, value in parts
+        if name != "role" and value
+    )
 
 
 def _loads(data: bytes) -> Any:

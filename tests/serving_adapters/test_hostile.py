@@ -9,6 +9,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mope.serving_adapters.asgi import FairMiddleware, MiddlewareConfig, plain_path, tenant_of
 from mope.serving_adapters.base import Controller
@@ -137,11 +139,14 @@ def test_bodies_full_of_ugly_names_through_the_middleware(door: str) -> None:
     assert sum(one.output_tokens for one in controller.scheduler.metrics().clients) == 3 * len(UGLY)
 
 
-def test_one_line_of_a_stream_may_be_endless() -> None:
-    meter = Meter(streamed=True)
+@pytest.mark.parametrize("hide", [False, True])
+def test_one_line_of_a_stream_may_be_endless(hide: bool) -> None:
+    meter, passed = Meter(streamed=True, hide=hide), 0
     for _ in range(40):
-        meter.feed(b"data: " + b"x" * 2**20)
-    meter.feed(b'\ndata: {"choices": [{"text": "w"}]}\n\n')
+        passed += len(meter.feed(b"data: " + b"x" * 2**20))
+    event = b'\ndata: {"choices": [{"text": "w"}]}\n\n'
+    passed += len(meter.feed(event, last=True))
+    assert passed == 40 * (2**20 + 6) + len(event)
     assert len(meter._rest) == 0
     assert meter.tokens == 1
 
@@ -150,15 +155,31 @@ def test_what_counts_as_a_token_and_what_as_usage() -> None:
     meter = Meter(streamed=True)
     first = {"choices": [{"delta": {"role": "assistant", "content": ""}}]}
     tool = {"choices": [{"delta": {"tool_calls": [{}]}}, {"delta": {"reasoning_content": "hm"}}]}
-    for value in (first, tool, {"type": "response.output_text.delta", "delta": "w"}, [1], None):
+    many = {"choices": [{"delta": {"content": "four or five tokens in one"}}]}
+    for value in (first, tool, many, {"type": "response.output_text.delta", "delta": "w"}, [1], None):
         meter.feed(f"data: {json.dumps(value)}\r\n\r\n".encode())
-    assert meter.tokens == 3
+    assert meter.tokens == 2 + 6 + 1
     done = {"type": "response.completed", "response": {"usage": {"input_tokens": 9, "output_tokens": 2}}}
     whole = f"event: x\ndata: {json.dumps(done)}\n\n".encode()
     for place in range(len(whole)):
         meter.feed(whole[place : place + 1])
     assert meter.usage() == Usage(2, 9)
     assert Meter(streamed=False).usage() is None
+
+
+@given(st.lists(st.integers(1, 40)), st.booleans())
+def test_the_hidden_usage_leaves_no_trace_however_the_stream_is_cut(cuts: list[int], whole: bool) -> None:
+    words = [f'data: {{"choices": [{{"index": 0, "text": "w{n}"}}], "usage": null}}\n\n' for n in range(5)]
+    usage = 'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7}}\n\n'
+    end = "data: [DONE]\n\n" if whole else "data: [DO"
+    sent = "".join([": hello\n\n", *words, usage, end]).encode()
+    meter, got, place = Meter(streamed=True, hide=True), b"", 0
+    for cut in cuts:
+        got += meter.feed(sent[place : place + cut])
+        place += cut
+    got += meter.feed(sent[place:], last=True)
+    assert got.decode() == "".join([": hello\n\n", *words, end])
+    assert meter.usage() == Usage(7, 3)
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,13 @@ def test_streams_and_answers_pass_unchanged_and_are_counted() -> None:
             lines = [line for line in text.split("\n") if line]
             assert (status, len(lines), lines[-1]) == (200, 4, "data: [DONE]")
             assert json.loads(lines[1][5:])["choices"][0]["delta"]["content"] == "w1 "
+            assert "usage" not in text
             status, text = await here.complete("b", stream=False, max_tokens=5)
             assert json.loads(text)["choices"][0]["text"] == "w0 w1 w2 w3 w4"
-            await here.complete("c", max_tokens=2, stream_options={"include_usage": True})
-            assert (here.told("a").output_tokens, here.told("a").prompt_tokens) == (3, 1)
+            assert here.behind.bodies[0]["stream_options"] == {"include_usage": True}
+            _, text = await here.complete("c", max_tokens=2, stream_options={"include_usage": True})
+            assert '"completion_tokens": 2' in text
+            assert (here.told("a").output_tokens, here.told("a").prompt_tokens) == (3, 7)
             assert (here.told("b").output_tokens, here.told("b").prompt_tokens) == (5, 7)
             assert (here.told("c").output_tokens, here.told("c").prompt_tokens) == (2, 7)
             assert here.behind.headers[0]["accept-encoding"] == "identity"
