@@ -16,6 +16,7 @@ from mope.predictor.config import BundleConfig
 from mope.predictor.features import NAMES, matrix
 from mope.predictor.inputs import build_inputs
 from mope.training.feed import Part, make_part
+from mope.training.origin import Origin
 from mope.training.pretrained import encoder_of, find_weights, make_tokenizer
 from mope.training.recipe import Recipe
 
@@ -36,19 +37,24 @@ class Prepared:
     parts: dict[str, Part]
 
 
-def prepare(recipe: Recipe, data: LengthData) -> Prepared:
-    """Split, fit bounds, find weights and tokenizer, turn rows into arrays.
+def prepare(recipe: Recipe, data: LengthData, origin: Origin | None = None) -> Prepared:
+    """Split, fit bounds, find weights and tokenizer (or take those of `origin`), turn rows into arrays.
 
     Raises `DataError` for data that cannot be split into parts and buckets, `ConfigError` for weights that are
     not there.
     """
     rows = _split(data)
     bounds = Bounds.fit(rows["train"].lengths, recipe.percentiles)
-    weights = find_weights(recipe.weights)
-    recipe = replace(recipe, encoder=encoder_of(weights, recipe.encoder))
-    tokenizer = make_tokenizer(weights, recipe, (r.prompt[:2000] for r in rows["train"].requests))
-    digest = data.digest()
+    digest, weights = data.digest(), None
+    if origin is not None:
+        recipe, tokenizer = origin.shape(recipe), origin.tokenizer
+    else:
+        weights = find_weights(recipe.weights)
+        recipe = replace(recipe, encoder=encoder_of(weights, recipe.encoder))
+        tokenizer = make_tokenizer(weights, recipe, (r.prompt[:2000] for r in rows["train"].requests))
     config = _config(recipe, rows["train"], bounds, digest)
+    if origin is not None:
+        config = replace(config, models=origin.models(config.models), tokenizer=origin.config.tokenizer)
     parts = {
         name: _part(part, tokenizer, config, recipe.censored) for name, part in rows.items() if name != "test"
     }
@@ -76,7 +82,7 @@ def _config(recipe: Recipe, train: LengthData, bounds: Bounds, digest: str) -> B
         bounds=bounds, preset=recipe.preset, mope_version=mope.__version__, quantiles=recipe.quantiles,
         router=recipe.router, routing="soft" if recipe.routing == "auto" else recipe.routing,
         shared_layers=recipe.shared_layers, text=recipe.text, encoder=recipe.encoder, features=NAMES,
-        models=models if len(models) > 1 else (), tokenizer=recipe.weights.source or "learned",
+        models=models if len(models) > 1 or recipe.origin else (), tokenizer=recipe.weights.source or "learned",
         data_hash=digest, seed=recipe.seed,
     )  # fmt: skip
 

@@ -123,6 +123,10 @@ class Recipe:
     strategy: str = field(default="auto", metadata=_doc("Lightning strategy, such as ddp"))
     nodes: int = field(default=1, metadata=_doc("machines"))
     threads: int = field(default=0, metadata=_doc("CPU threads; 0: all cores"))
+    origin: str = field(
+        default="",
+        metadata=_doc("hash of the bundle that all weights start from; set by `mope train --from`"),
+    )
     quantiles: tuple[float, ...] = LEVELS
     text: TextConfig = field(default_factory=TextConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

@@ -28,8 +28,8 @@ def new_proxy(config: BundleConfig, weights: Path | None, dropout: float) -> Exp
     return proxy
 
 
-def start(network: Expert, part: Part, quantiles: Sequence[float], frozen_layers: int) -> None:
-    """Feature scales and output bias from the training data; frozen layers."""
+def start(network: Expert, part: Part, quantiles: Sequence[float]) -> None:
+    """Feature scales and output bias from the training data."""
     level = np.sign(part.inputs.features) * np.log1p(np.abs(part.inputs.features))
     gone = np.isnan(level).all(axis=0)
     level[:, gone] = 0
@@ -39,7 +39,6 @@ def start(network: Expert, part: Part, quantiles: Sequence[float], frozen_layers
     steps = np.log(np.expm1(np.maximum(np.diff(logs), 1e-3)))
     with torch.no_grad():
         network.head.out.bias.copy_(torch.from_numpy(np.concatenate([logs[:1], steps]).astype(np.float32)))
-    _freeze(network, frozen_layers)
 
 
 def cut(proxy: Expert, config: BundleConfig, dropout: float) -> tuple[Stack, Expert]:
@@ -64,7 +63,7 @@ def copy_as(name: str, network: nn.Module, config: BundleConfig, recipe: Recipe)
     same = {k: v for k, v in network.state_dict().items() if k in own and v.shape == own[k].shape}
     copy.load_state_dict(own | same)
     if not recipe.shared_layers:
-        _freeze(copy, recipe.frozen_layers)
+        freeze(copy, recipe.frozen_layers)
     return copy
 
 
@@ -84,7 +83,7 @@ def _load_encoder(network: Expert, tensors: dict[str, Tensor]) -> None:
     network.encoder.load_state_dict({name: tensors[name] for name in own})
 
 
-def _freeze(network: Expert, layers: int) -> None:
+def freeze(network: Expert, layers: int) -> None:
     """The embeddings and the lowest `layers` are not trained."""
     if network.encoder.embeddings is not None:
         network.encoder.embeddings.requires_grad_(False)

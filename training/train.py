@@ -27,12 +27,13 @@ from mope.training.fitter import Fitter
 from mope.training.floors import fit_floors
 from mope.training.lexical import fit_router
 from mope.training.modules import LengthModule, MixtureModule, RouterModule
+from mope.training.origin import Origin
 from mope.training.prepare import prepare
 from mope.training.ranks import first, wait_for_all
 from mope.training.recipe import Recipe
 from mope.training.result import Trained, calibrated, choose
 from mope.training.stages import Stages, key_of, use_threads
-from mope.training.starts import copy_as, cut, new_proxy, start
+from mope.training.starts import copy_as, cut, freeze, new_proxy, start
 from mope.training.trouble import translated
 from mope.types import BUCKETS
 
@@ -42,10 +43,11 @@ def train(
     data: LengthData,
     output: str | Path,
     *,
+    origin: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a bundle into folder `output` and return it.
+    """Train a bundle into folder `output` and return it; all weights start from the bundle `origin`, where given.
 
     `output` also gets a folder `run` with the resolved recipe, logs and finished stages; with `resume` what is
     finished there is not done again, and the result is the one the unbroken run would have had. Raises
@@ -61,7 +63,7 @@ def train(
     pl.seed_everything(recipe.seed, verbose=False)
     shown = progress if progress is not None and first() else Progress(disable=True)
     with shown as bars, translated("training"):
-        run = Run(recipe, data, folder, bars)
+        run = Run(recipe, data, folder, bars, None if origin is None else Origin.of(origin))
         run.learn()
         run.write(time.perf_counter() - began)
         wait_for_all()  # the bundle is whole for whoever reads it next, in any process
@@ -76,6 +78,7 @@ class Run:
     data: LengthData
     folder: Path
     bars: Progress
+    origin: Origin | None = None
     networks: dict[str, nn.Module] = field(default_factory=dict)
     joint: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -91,7 +94,7 @@ class Run:
 
     def prepare(self) -> None:
         """Split, bounds, tokenizer, inputs, config; the resolved recipe is written first of all."""
-        ready = prepare(self.recipe, self.data)
+        ready = prepare(self.recipe, self.data, self.origin)
         self.recipe, self.config, self.tokenizer = ready.recipe, ready.config, ready.tokenizer
         self.split, self.bounds, self.parts = ready.split, ready.bounds, ready.parts
         self.fitter = Fitter(ready, self.bars)
@@ -124,7 +127,9 @@ class Run:
         self.networks[layout.PROXY] = proxy
 
         def work(folder: Path) -> dict[str, Any]:
-            start(proxy, self.parts["train"], self.config.quantiles, self.recipe.frozen_layers)
+            if self.origin is None or not self.origin.fill(layout.PROXY, proxy, self.config.models):
+                start(proxy, self.parts["train"], self.config.quantiles)
+            freeze(proxy, self.recipe.frozen_layers)
             return self.fitter.fit(self._length_module(proxy, "proxy"), "proxy", folder)
 
         self.stages.run("proxy", self.fitter.key("proxy"), {layout.PROXY: proxy}, work)
@@ -159,7 +164,7 @@ class Run:
         """The encoder router, from the proxy's upper layers."""
         if self.recipe.router != "encoder":
             return
-        router = self._copy(layout.PROXY, layout.ENCODER_ROUTER)
+        router = self._begun(layout.ENCODER_ROUTER)
         self.networks[layout.ENCODER_ROUTER] = router
 
         def work(folder: Path) -> dict[str, Any]:
@@ -180,7 +185,7 @@ class Run:
             self._train_expert(bucket, (train[:, place], validation[:, place]))
 
     def _train_expert(self, bucket: str, weights: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        expert = self._copy(layout.PROXY, bucket)
+        expert = self._begun(bucket)
         self.networks[bucket] = expert
 
         def work(folder: Path) -> dict[str, Any]:
@@ -232,6 +237,13 @@ class Run:
         facts["cost"] = cost_facts(trained.config, trained.networks, tokens)
         trained.write(self.folder, calibration, facts)
         write_text(self.folder / "run" / "run.json", _json(facts | device_facts(self.recipe)))
+
+    def _begun(self, name: str) -> Expert:
+        """A network where its stage begins: at the origin's, else at the proxy."""
+        network = self._copy(layout.PROXY, name)
+        if self.origin is not None:
+            self.origin.fill(name, network, self.config.models)
+        return network
 
     def _copy(self, source: str, name: str) -> Expert:
         return copy_as(name, self.networks[source], self.config, self.recipe)

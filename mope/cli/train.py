@@ -22,6 +22,12 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(help="Your own recipe (TOML), over the preset if both are given.")
     ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="BUNDLE", help="Start all weights from this bundle (folder or Hub id)."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeat for more.")
     ] = None,
@@ -60,14 +66,14 @@ def train(
     if show_settings:
         typer.echo(describe_settings(Recipe))
         raise typer.Exit
-    chosen = load_recipe(preset, recipe, settings or ())
+    chosen = load_recipe(_preset(preset, recipe, origin), recipe, settings or ())
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output}, which is a file", "a folder, or a new name")
     rows = read_examples(data, mapping=parse_mapping(mapping), tokenizer=tokenizer, limit=limit)
     print_rows(rows)
     from mope.training.train import train as run
 
-    folder = run(chosen, rows, output, resume=resume, progress=progress_bar())
+    folder = run(chosen, rows, output, origin=origin, resume=resume, progress=progress_bar())
     from mope.training.ranks import first
 
     if not first():  # one of several processes: the first measures and prints
@@ -81,3 +87,16 @@ def train(
         print_json({"bundle": str(folder), "report": report.to_dict() if report else None})
     elif report:
         print_report(report)
+
+
+def _preset(asked: str | None, recipe: Path | None, origin: str | None) -> str | None:
+    """The preset that was asked for, else the one that the bundle to start from was trained with."""
+    if asked or recipe or origin is None:
+        return asked
+    from mope.hub import local_folder
+    from mope.predictor import layout
+    from mope.predictor.config import BundleConfig
+    from mope.training.recipe import presets
+
+    trained = BundleConfig.from_json(layout.read_text(local_folder(origin), layout.CONFIG)).preset
+    return trained if trained in presets() else None

@@ -73,7 +73,7 @@ def test_the_pull_of_a_model_falls_with_its_rows(quick: tuple[str, ...]):
 def test_a_strong_pull_holds_every_model_to_the_population(tmp_path: Path, quick: tuple[str, ...]):
     data, spread = two_models(150, 0), {}
     for shrink in (0, 1000):
-        settings = [*quick, f"model_shrink={shrink}", "epochs.joint=0", "epochs.proxy=2"]
+        settings = [*quick, f"model_shrink={shrink}", "epochs.joint=0", "epochs.proxy_tower=0", "router=lexical"]
         folder = train(load_recipe("tiny", settings=settings), data, tmp_path / str(shrink))
         table = layout.read_arrays(folder, layout.weights_file(layout.PROXY))["head.model.weight"]
         spread[shrink] = float(np.abs(table[1:] - table[0]).mean())
