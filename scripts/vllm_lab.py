@@ -121,14 +121,18 @@ def run(
     *,
     each_step: Callable[[int, list[str]], None] | None = None,
     keep_progress: bool = False,
+    most_steps: int = 0,
     prefix: str = "job",
 ) -> Log:
-    """Feed the jobs and step until nothing is left. `each_step(step, ids)` may do as it likes between two steps."""
+    """Feed the jobs and step until nothing is left, or for `most_steps`; then what is left is aborted.
+
+    `each_step(step, ids)` may do as it likes between two steps.
+    """
     inner, log = engine.llm_engine, Log()
     ids = [f"{prefix}-{n}" for n in range(len(jobs))]
     place, alias = {one: n for n, one in enumerate(ids)}, {}
     coming = sorted(range(len(jobs)), key=lambda n: jobs[n].at)
-    while coming or inner.has_unfinished_requests():
+    while (coming or inner.has_unfinished_requests()) and not 0 < most_steps <= log.steps:
         while coming and jobs[coming[0]].at <= log.steps:
             n = coming.pop(0)
             alias[n] = inner.add_request(
@@ -146,6 +150,7 @@ def run(
                 log.last[n] = log.steps
         if keep_progress:
             log.progress.append(dict(log.made))
+    inner.abort_request([alias[n] or ids[n] for n in alias if n not in log.last], internal=True)
     inner.step()  # tells of the last that finished
     return log
 

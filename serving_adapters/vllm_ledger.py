@@ -16,6 +16,7 @@ from mope.serving_adapters.vllm_carriers import forecast_of
 
 PREEMPTED = "PREEMPTED"
 ABORTED = ("FINISHED_ABORTED", "FINISHED_ERROR", "FINISHED_IGNORED")
+UNKNOWN = "default"  # has the queue of requests that could not be read
 CLASSES = 2**20  # fair ranks between two priorities of the engine's own
 
 
@@ -49,6 +50,7 @@ class Ledger:
         self._tenant_of, self._prompt_of = tenant_of, prompt_of
         self._told = False  # whether tokens were told in this step
 
+    @guarded(lambda _: UNKNOWN)
     def arrive(self, request: Any) -> str:
         """A request waits, for the first time or again; the tenant whose queue it belongs to."""
         known = self.open.get(request.request_id)
@@ -67,10 +69,10 @@ class Ledger:
         self.open[request.request_id] = Open(request, tenant)
         return tenant
 
-    def tenant(self, request: Any) -> str | None:
-        """The tenant of an open request; None where it is not known."""
+    def tenant(self, request: Any) -> str:
+        """The tenant whose queue an open request belongs to."""
         known = self.open.get(request.request_id)
-        return None if known is None else known.tenant
+        return UNKNOWN if known is None else known.tenant
 
     @guarded(nothing)
     def popped(self, request: Any) -> None:

@@ -54,7 +54,7 @@ class FairQueue:
     def remove_request(self, request: Any) -> None:
         """Take a request out. Raises `ValueError` where it is not in here, as vLLM's queues do."""
         tenant = self._ledger.tenant(request)
-        if tenant is None or tenant not in self._queues:
+        if tenant not in self._queues:
             raise ValueError(f"request {request.request_id} is not in the queue")
         self._queues[tenant].remove_request(request)
         self._shrink(tenant, 1)
@@ -64,7 +64,7 @@ class FairQueue:
         by_tenant: dict[str, list[Any]] = {}
         for request in requests:
             tenant = self._ledger.tenant(request)
-            if tenant is not None and tenant in self._queues:
+            if tenant in self._queues:
                 by_tenant.setdefault(tenant, []).append(request)
         for tenant, found in by_tenant.items():
             before = len(self._queues[tenant])

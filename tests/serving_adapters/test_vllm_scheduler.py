@@ -304,3 +304,15 @@ def test_the_queue_can_be_indexed_and_reversed() -> None:
     assert len(scheduler.waiting) == 2
     with pytest.raises(IndexError):
         fair().waiting.peek_request()
+
+
+def test_a_failure_of_ours_loses_no_request() -> None:
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    scheduler = fair(seats=4)
+    controller = scheduler.ledger.controller
+    for name in ("arrive", "admit", "finish", "pick"):
+        setattr(controller, name, breaks)
+    assert len(double.run(scheduler, crowd())) == 48
+    assert controller.failures["ledger_arrive"] == 48
