@@ -75,6 +75,7 @@ def simulate(
     from mope.cli.foretold import foretold
     from mope.cli.running import print_json
     from mope.errors import ConfigError
+    from mope.sim.run_report import compare
     from mope.sim.scenario import load_scenario
     from mope.sim.table import rows
 
@@ -98,9 +99,10 @@ def simulate(
         "scenario": found.name,
         "hardware": Path(found.hardware).name,
         "table": rows(runs),
+        "compared": compare(runs),
     }
     if output is not None:
-        _write(output, found, {**results, "runs": runs})
+        _write(output, found, {**results, "runs": runs}, configs)
     if as_json:
         print_json({**results, "runs": runs})
     else:
@@ -196,15 +198,21 @@ def _run(scenario: Scenario, config: RunConfig, output: Path | None) -> dict[str
     }
 
 
-def _write(output: Path, scenario: Scenario, results: dict[str, Any]) -> None:
-    """results.json and the resolved config beside it."""
+def _write(output: Path, scenario: Scenario, results: dict[str, Any], configs: list[RunConfig]) -> None:
+    """results.json, the resolved config and, where it can be drawn, report.html."""
     import json
     from dataclasses import asdict
 
+    from mope.errors import MissingExtra
     from mope.files import write_text
+    from mope.sim.run_report import write
 
     for name, value in (("results.json", results), ("config.json", asdict(scenario))):
         write_text(output / name, json.dumps(value, indent=1, default=str) + "\n")
+    try:
+        typer.echo(str(write(output, scenario, configs, results)), err=True)
+    except MissingExtra as missing:
+        typer.echo(f"no report.html: {missing}", err=True)
 
 
 def _print(scenario: Scenario, found: list[dict[str, Any]]) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from math import inf
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mope.files import write_text
 from mope.sim import ablation, paper
-from mope.sim.log import Log, Requests
 from mope.sim.paper import VARIANTS
-from mope.sim.report import Curves, Page, front, lines, service_curves, ttft_cdf
-from mope.sim.run import build
-from mope.sim.scenario import Scenario, load_scenario, scenario_names
+from mope.sim.pictures import pictures, probe
+from mope.sim.report import Page, front, lines
+from mope.sim.scenario import load_scenario, scenario_names
 from mope.sim.sheets import markdown, sheets
-from mope.sim.study import JAIN, TPS, TTFT, Tell, Variant, table
+from mope.sim.study import JAIN, TPS, TTFT, Tell, table
 
 PICTURED = ("FCFS, plain server", "VTC, plain server", "VTC", "Equinox+MoPE")
-SAMPLES = 100
 PARTS = ("claims", "loads", "ladder", "table1", "sweep")
 TITLES = {
     "paper": "Equinox's claims, run again",
@@ -61,9 +58,15 @@ def write(folder: Path, results: Mapping[str, Any]) -> Path:
         page.table(sheet.head, sheet.rows, sheet.words)
         if sheet.title == "From which load on":
             _loads(page, results["loads"])
+    pictured = [variant for variant in VARIANTS if variant.name in PICTURED]
     for name in dict.fromkeys(row["scenario"] for row in results.get("table", ()) if "claims" in results):
         rows = [row for row in results["table"] if row["scenario"] == name]
-        _scenario(page, load_scenario(name), rows)
+        scenario = load_scenario(name)
+        page.heading(scenario.name)
+        page.text(f"{scenario.title}; {Path(scenario.hardware).name}")
+        points = {row["variant"]: (row[TPS]["value"], row[JAIN]["value"]) for row in rows}
+        page.picture(front(points, "tokens/s", "Jain's index of service"), "Fairness against throughput")
+        pictures(page, {one.name: probe(one.on(scenario), one.config(0)) for one in pictured})
     page.fold("Configuration", json.dumps(config, indent=1, default=str))
     page.save(folder / "report.html")
     return folder / "report.html"
@@ -88,39 +91,3 @@ def _loads(page: Page, loads: Sequence[Mapping[str, Any]]) -> None:
         }
         picture = lines(curves, "load, 1.0 as in the scenario stochastic", f"{label}, Equinox / other")
         page.picture(picture, f"Ratio of {label} by load")
-
-
-def _scenario(page: Page, scenario: Scenario, rows: Sequence[Mapping[str, Any]]) -> None:
-    page.heading(scenario.name)
-    page.text(f"{scenario.title}; {Path(scenario.hardware).name}")
-    points = {row["variant"]: (row[TPS]["value"], row[JAIN]["value"]) for row in rows}
-    page.picture(front(points, "tokens/s", "Jain's index of service"), "Fairness against throughput")
-    pictured = [variant for variant in VARIANTS if variant.name in PICTURED]
-    logs = {variant.name: probe(scenario, variant) for variant in pictured}
-    cdfs = {name: ttft_cdf(log) for name, (log, _) in logs.items()}
-    page.picture(lines(cdfs, "TTFT, s", "share of requests", log_x=True), "Time to first token, seed 0")
-    for name, (log, counters) in logs.items():
-        end = min(scenario.duration_s, float(log.arrival_s.max()))
-        drawn = lines(service_curves(log, end), "s", "weighted tokens", name)
-        page.picture(drawn, f"Service received over time: {name}, seed 0")
-        if counters:
-            page.picture(lines(counters, "s", "user counter", name), f"Counters over time: {name}, seed 0")
-
-
-def probe(scenario: Scenario, variant: Variant, seed: int = 0) -> tuple[Requests, Curves]:
-    """One run with the user counters of its clients sampled over time."""
-    server = replace(scenario.server, **variant.server)
-    log = Log()
-    sim = build(replace(scenario, server=server), variant.config(seed), log)
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    end = scenario.duration_s if scenario.duration_s < inf else 600.0
-    due = 0.0
-    while sim.run(20):
-        if sim.events.now >= due and due <= end:
-            due += end / SAMPLES
-            for one in sim.scheduler.metrics().clients:
-                xs, ys = curves.setdefault(one.client, ([], []))
-                xs.append(sim.events.now)
-                ys.append(one.user_counter)
-    moved = {name: curve for name, curve in sorted(curves.items())[:8] if any(curve[1])}
-    return log.requests(), moved

@@ -21,13 +21,14 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 MOST_LINES = 8
 MARKERS = "osD^v<>Ph*X"  # as many as there are variants: ten colours come round again
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:92rem;margin:2rem auto;padding:0 1rem;color:#222}"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:12.5px;margin:1rem 0}"
     "td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}"
     "td{white-space:nowrap;font-variant-numeric:tabular-nums}th{vertical-align:bottom}.word{text-align:left}"
     "tbody tr:hover{background:#f6f6f6}.better{color:#176f2c}.worse{color:#b3261e}"
     "img{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1rem;overflow:auto;font-size:12px}"
-    "figure{margin:1rem 0}figcaption{color:#555;font-size:13px}h2{margin-top:2.5rem}"
+    "figure{display:inline-block;vertical-align:top;width:calc(50% - 1.1rem);margin:.5rem .5rem 1rem 0}"
+    "@media(max-width:60rem){figure{width:100%}}figcaption{color:#555;font-size:13px}h2{margin-top:2.5rem}"
 )
 
 
@@ -86,13 +87,15 @@ def _cell(kind: str, text: str, word: bool) -> str:
 
 
 def lines(curves: Curves, x: str, y: str, title: str = "", log_x: bool = False) -> bytes:
-    """Curves as a PNG."""
+    """Curves as a PNG; the first of them have the same colours whatever their number."""
     figure, axes = _figure()
     for name, (xs, ys) in curves.items():
         axes.plot(xs, ys, label=name, linewidth=1.6)
     axes.set(xlabel=x, ylabel=y, title=title)
     if log_x:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}")
     if curves:
         axes.legend(frameon=False, fontsize=8)
     return _png(figure)
@@ -108,13 +111,18 @@ def front(points: Mapping[str, tuple[float, float]], x: str, y: str) -> bytes:
     return _png(figure)
 
 
-def service_curves(log: Requests, end_s: float) -> Curves:
-    """Service received by each client over time, in weighted tokens; those with the most requests."""
+def largest(log: Requests) -> list[str]:
+    """The clients that asked for the most tokens, largest first."""
+    asked = np.bincount(log.client, log.prompt_tokens + log.asked_tokens, len(log.clients))
+    return [log.clients[code] for code in np.argsort(-asked, kind="stable")[:MOST_LINES]]
+
+
+def service_curves(log: Requests, end_s: float, clients: Sequence[str]) -> Curves:
+    """Service received by each of some clients over time, in weighted tokens."""
     at = np.linspace(0.0, end_s, 200)
     service = Service.of(log)
-    received = service.received(at)
-    chosen = np.argsort(-received[:, -1], kind="stable")[:MOST_LINES]
-    return {service.names[i]: (at.tolist(), received[i].tolist()) for i in chosen}
+    received = dict(zip(service.names, service.received(at).tolist(), strict=True))
+    return {name: (at.tolist(), received[name]) for name in clients if name in received}
 
 
 def ttft_cdf(log: Requests) -> tuple[list[float], list[float]]:

@@ -15,6 +15,7 @@ LEGEND = (
 )
 SHORT = {
     TPS: "tokens/s", TTFT: "mean TTFT", "ttft_s.p99": "p99 TTFT", JAIN: "Jain", "tpot_s.p99": "p99 TPOT",
+    "latency_s.mean": "mean latency",
     f"{GAP}.max": "gap max", f"{GAP}.mean": "gap mean", f"{GAP}.var": "gap variance",
     f"{PRICED}.mean": "gap mean, x 4",
     f"{OWED}.max": "accumulated gap max",

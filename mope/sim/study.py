@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from mope.equinox import AdmissionConfig, Priors
@@ -56,6 +57,10 @@ class Variant:
     admission: AdmissionConfig = field(default_factory=lambda: AdmissionConfig(bypass_limit=16))
     priors: Priors = field(default_factory=lambda: Priors(quantile=0.9))
 
+    def on(self, scenario: Scenario) -> Scenario:
+        """A scenario on its server."""
+        return replace(scenario, server=replace(scenario.server, **self.server))
+
     def config(self, seed: int) -> RunConfig:
         """What a run of it is made of."""
         return RunConfig(self.policy, self.predictor, seed, admission=self.admission, priors=self.priors)
@@ -79,8 +84,13 @@ def run_all(
 
 def one(scenario: Scenario, variant: Variant, seed: int) -> dict[str, Any]:
     """The summary of one run, without its clients."""
-    server = replace(scenario.server, **variant.server)
-    summary = simulate_as(replace(scenario, server=server), variant.config(seed)).summary
+    return _summary(variant.on(scenario), variant.config(seed))
+
+
+@lru_cache(maxsize=10_000)
+def _summary(scenario: Scenario, config: RunConfig) -> dict[str, Any]:
+    """Parts of a study share runs: one that was made is not made again."""
+    summary = simulate_as(scenario, config).summary
     return {key: value for key, value in summary.items() if key != "clients"}
 
 

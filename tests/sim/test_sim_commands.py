@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,34 @@ def test_a_folder_of_runs_and_the_config_beside_them(
     assert len(log) == results["runs"][0]["summary"]["requests"]
     assert results["hardware"] == "llama-2-7b@a100-80g"
     assert not list(out.rglob("*.partial"))
+    assert results["compared"] == []  # one policy, one seed
+
+
+def test_policies_are_compared_and_drawn_on_a_page_that_needs_no_network(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    words = ("--policy", "fcfs,vtc", "--predictor", "none", "--seeds", "2", "--output", str(out), "--json")
+    assert call("simulate", scenario, *words) == 0
+    compared = document(capsys)["compared"]
+    assert {(row["ours"], row["theirs"]) for row in compared} == {("vtc, none", "fcfs, none")}
+    assert {row["metric"] for row in compared} >= {"tokens_per_s", "ttft_s.mean", "jain_served"}
+    page = (out / "report.html").read_text()
+    assert not re.search(r'(?:src|href)=(?!"data:)|https?://|url\(|@import|<script', page)
+    assert page.count("<img") == 2 + 2 + 1  # fcfs has no counters
+    assert "Compared with the first" in page
+
+
+def test_without_matplotlib_there_is_no_page_and_a_word_on_it(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mope.extras.find_spec", lambda name: None)
+    out = tmp_path / "out"
+    assert call("simulate", scenario, "--policy", "fcfs", "--output", str(out)) == 0
+    assert "no report.html" in capsys.readouterr().err
+    assert (out / "results.json").exists()
+    assert not (out / "report.html").exists()
 
 
 def test_a_trace_with_clients_that_are_assigned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
