@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +43,6 @@ def inspect(
     """Lengths by model and source, limits, duplicates, leaks, noise, and how much data is needed."""
     import itertools
 
-    from rich.console import Console
-
     from mope.cli.running import parse_mapping, print_json, table_console
     from mope.data.load import iter_examples
     from mope.extras import require
@@ -62,16 +60,16 @@ def inspect(
     read = iter_examples(
         data, mapping=parse_mapping(mapping), tokenizer=tokenizer, refused=refused, notes=notes
     )
-    with _progress() as bar:
-        task = bar.add_task("reading", total=None)
-        found = inspect_data(
-            _counted(itertools.islice(read, limit), bar, task),
-            sample=sample, curve=curve, seed=seed,
-            step=lambda said: bar.update(task, description=f"learning curve: {said}"),
-        )  # fmt: skip
-    stderr = Console(stderr=True)
-    for line in [*(f"{count:,} x refused: {why}" for why, count in refused.most_common()), *notes]:
-        stderr.print(line, markup=False)
+    try:
+        with _progress() as bar:
+            task = bar.add_task("reading", total=None)
+            found = inspect_data(
+                _counted(itertools.islice(read, limit), bar, task),
+                sample=sample, curve=curve, seed=seed,
+                step=lambda said: bar.update(task, description=f"learning curve: {said}"),
+            )  # fmt: skip
+    finally:  # where nothing could be used, this says why
+        _print_refused(refused, notes)
     if plot:
         from mope.inspect.plot import draw
 
@@ -82,6 +80,14 @@ def inspect(
         console = table_console()
         for item in tables(found):
             console.print(item, markup=False)
+
+
+def _print_refused(refused: Counter[str], notes: Sequence[str]) -> None:
+    from rich.console import Console
+
+    stderr = Console(stderr=True)
+    for line in [*(f"{count:,} x refused: {why}" for why, count in refused.most_common()), *notes]:
+        stderr.print(line, markup=False)
 
 
 def _progress() -> Progress:

@@ -77,3 +77,4 @@ def test_wrong_input_is_exit_2(data: Path, tmp_path: Path, capsys: pytest.Captur
     )
     assert (code, out) == (2, "")
     assert "no usable row" in err
+    assert "1 x refused: empty prompt" in err
