@@ -89,7 +89,10 @@ class Blocks:
 
 
 class Detector:
-    """Alarms at most `rate` times a score in expectation while nothing changes; starts afresh after an alarm."""
+    """Alarms with a probability of at most `n * rate` in n scores while nothing changes; then starts afresh.
+
+    False alarms are so at least 1 / (2 * rate) scores apart in the mean.
+    """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate

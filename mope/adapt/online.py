@@ -27,7 +27,7 @@ class OnlineConfig:
     client_window  scores remembered of a client at a model, where `per_client` is set
     prior          how many scores weigh as much as what is known beforehand
     share          of the window that one client may hold, once the others hold `need` scores together
-    false_alarms   alarms a finished request, at most in expectation, while nothing changes
+    false_alarms   n times this bounds the probability of an alarm in n finished requests while nothing changes
     models         served models remembered; the one unheard of for longest goes first
     clients        pairs of model and client remembered, likewise
     """
