@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -57,10 +59,15 @@ def played_world(folder: Path, model: Path, plan: World, variables: dict[str, st
     kept |= {"PYTHONPATH": str(HERE / "site"), "MOPE_WATCH": str(folder), "HF_HUB_OFFLINE": "1", **variables}
     files = [str(folder / name) for name in ("plan.json", "found.json")]
     with open(folder / "log", "w") as log:
-        code = subprocess.run(
+        world = subprocess.Popen(
             [PYTHON, str(HERE / "world.py"), *files],
-            env=kept, stdout=log, stderr=subprocess.STDOUT, timeout=WORLD_LIMIT_S, check=False,
-        ).returncode  # fmt: skip
+            env=kept, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = world.wait(WORLD_LIMIT_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(world.pid, signal.SIGKILL)  # engines leave children behind
     text = (folder / "log").read_text() + "".join(path.read_text() for path in folder.glob("server.log"))
     assert code == 0, text[-4000:]
     found: World = json.loads((folder / "found.json").read_text())
