@@ -58,7 +58,13 @@ def main(profiles: Path, out: Path, speeds: Sequence[float]) -> None:
             theirs = {key: _apart(scenario, folder, native) for key, native in PREDICTORS.items()}
             rows.append({"speed": speed, **theirs, "mope": ours})
             print(json.dumps(rows[-1]))
-    found = {"vidur": metadata.version("vidur"), "model": MODEL, "hardware": HARDWARE, "rows": rows}
+    found = {
+        "study": "vidur",
+        "vidur": metadata.version("vidur"),
+        "model": MODEL,
+        "hardware": HARDWARE,
+        "rows": rows,
+    }
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -66,7 +72,12 @@ def _scenario(speed: float) -> Scenario:
     found = load_scenario("paper/arena")
     assert found.trace is not None
     server = ServerConfig(
-        loop="chunked", admission="prompt", step_tokens=CHUNK, max_seqs=SEQS, block=BLOCK, pool_tokens=BLOCK * BLOCKS
+        loop="chunked",
+        admission="prompt",
+        step_tokens=CHUNK,
+        max_seqs=SEQS,
+        block=BLOCK,
+        pool_tokens=BLOCK * BLOCKS,
     )
     return replace(found, hardware=HARDWARE, server=server, trace=replace(found.trace, speed=speed))
 
@@ -78,15 +89,24 @@ def _ours(scenario: Scenario) -> dict[str, Any]:
         found = simulate_as(scenario, RunConfig("fcfs", "none"))
         taken.append(time.process_time() - began)
     log = found.log
-    return _numbers(log.first_s - log.arrival_s, log.finish_s - log.arrival_s, min(taken), 0.0, found.summary["wall_s"])
+    return _numbers(
+        log.first_s - log.arrival_s, log.finish_s - log.arrival_s, min(taken), 0.0, found.summary["wall_s"]
+    )
 
 
-def _numbers(ttft: Any, latency: Any, seconds: float, training_s: float, simulated_s: float) -> dict[str, Any]:
+def _numbers(
+    ttft: Any, latency: Any, seconds: float, training_s: float, simulated_s: float
+) -> dict[str, Any]:
     found: dict[str, Any] = {"requests": len(ttft), "run_s": seconds, "training_s": training_s}
     found["times_real"] = simulated_s / seconds
     for name, values in (("ttft_s", ttft), ("latency_s", latency)):
         p50, p90, p99 = np.percentile(values, (50, 90, 99))
-        found[name] = {"mean": float(np.mean(values)), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
+        found[name] = {
+            "mean": float(np.mean(values)),
+            "p50": float(p50),
+            "p90": float(p90),
+            "p99": float(p99),
+        }
     return found
 
 
@@ -115,7 +135,12 @@ def _hub(profiles: Path, folder: Path) -> None:
 def _apart(scenario: Scenario, folder: Path, native: bool) -> dict[str, Any]:
     """In a process of its own: Vidur numbers its replicas once for all simulations of a process."""
     with get_context("fork").Pool(1) as pool:
-        return pool.apply(_vidur, (scenario, folder, native))
+        try:
+            return pool.apply(_vidur, (scenario, folder, native))
+        except AssertionError as error:
+            # The pool hands on where it was raised as the text of the cause.
+            places = [line.strip() for line in str(error.__cause__).splitlines() if "assert " in line]
+            return {"failed": f"AssertionError: {places[-1] if places else error}"}
 
 
 def _vidur(scenario: Scenario, folder: Path, native: bool) -> dict[str, Any]:
@@ -147,7 +172,8 @@ def _vidur(scenario: Scenario, folder: Path, native: bool) -> dict[str, Any]:
             model_profiling_dataset="compute", network_profiling_dataset="network", num_training_job_threads=1,
             cache_dir=str(folder / "cache"), prediction_max_tokens_per_request=LONGEST,
             prediction_max_batch_size=SEQS, kv_cache_prediction_granularity=64,
-            use_native_execution_time_predictor=native, k_fold_cv_splits=2, num_estimators=[100], max_depth=[16], min_samples_split=[2],
+            use_native_execution_time_predictor=native, k_fold_cv_splits=2, num_estimators=[100], max_depth=[16],
+            min_samples_split=[2],
         ),
         metrics_config=MetricsConfig(
             write_metrics=False, enable_chrome_trace=False, store_plots=False, store_batch_metrics=False,
@@ -169,7 +195,9 @@ def _write_trace(scenario: Scenario, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["Date", "Time", "PromptTokenCount", "CompletionTokenCount"])
-        rows.writerows(["day", one.arrival_s, one.prompt_tokens, one.output_tokens] for one in scenario.arrivals(0))
+        rows.writerows(
+            ["day", one.arrival_s, one.prompt_tokens, one.output_tokens] for one in scenario.arrivals(0)
+        )
 
 
 if __name__ == "__main__":
