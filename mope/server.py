@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mope.errors import BadInput, MopeError
 from mope.extras import require
 from mope.serving_adapters.asgi import (
+    PROMETHEUS,
     App,
     FairMiddleware,
     MiddlewareConfig,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mope.forecast import Forecaster
 
 SMALL_BODY = 2**20
+PATIENT_MS = 10_000.0  # for a forecast that is all that is asked for
 EVENTS = ("begin", "progress", "finish", "cancel")
 
 
@@ -69,6 +71,7 @@ class Foresight:
         self.forecaster, self.deadline_ms = forecaster, deadline_ms
         self.batcher = Batcher.of(forecaster.bundle, BatcherConfig(deadline_ms=deadline_ms))
         self.counts: Counter[str] = Counter()
+        forecaster.forecast("Hello")  # the first takes longest, and nobody should wait for it
 
     def submit(self, request: Request, deadline_ms: float | None = None) -> Future[Forecast]:
         """A future of the whole forecast; raises as `Batcher.submit` does."""
@@ -87,15 +90,16 @@ class Foresight:
         else:
             found.set_result(self.forecaster.of_length(length.result(), request))
 
-    async def __call__(self, request: Request) -> Forecast | None:
+    async def __call__(self, request: Request, deadline_ms: float | None = None) -> Forecast | None:
         """The forecast, or None where it failed or did not come in time."""
+        deadline_ms = deadline_ms or self.deadline_ms
         try:
-            future = asyncio.wrap_future(self.submit(request))
+            future = asyncio.wrap_future(self.submit(request, deadline_ms))
         except MopeError:
             self.counts["refused"] += 1
             return None
         try:
-            await asyncio.wait({future}, timeout=self.deadline_ms / 1e3)
+            await asyncio.wait({future}, timeout=deadline_ms / 1e3)
             if not future.done() or future.exception() is not None:
                 self.counts["late" if not future.done() else "failed"] += 1
                 return None
@@ -134,6 +138,8 @@ class Service:
         route = (scope["method"], scope["path"])
         if route == ("GET", "/healthz"):
             await answer(send, 200, json.dumps({"status": "ok"}))
+        elif route == ("GET", "/tag/metrics"):
+            await answer(send, 200, self.tagger.metrics_text(), content_type=PROMETHEUS)
         elif route in (("POST", "/forecast"), ("POST", "/tag"), ("POST", "/tag/report")):
             await self._ours(scope, receive, send)
         else:
@@ -165,7 +171,8 @@ class Service:
         await answer(send, 200, json.dumps(found))
 
     async def _forecast(self, scope: Scope, asked: dict[str, Any]) -> dict[str, Any]:
-        found = await self.foresees(read_request(asked, ""))
+        request = read_request(asked, "")
+        found = None if self.foresight is None else await self.foresight(request, PATIENT_MS)
         return {"forecast": None if found is None else _plain(found)}
 
     async def _tag(self, scope: Scope, asked: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 GATE_VARIABLE, TAGS_VARIABLE = "MOPE_GATE", "MOPE_TAGS"
-JSON = (b"content-type", b"application/json")
+JSON, PROMETHEUS = b"application/json", b"text/plain; version=0.0.4"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class FairMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["method"] == "GET" and scope["path"] == self.config.metrics_path:
-            await answer(send, 200, self.door.metrics_text(), content_type=b"text/plain; version=0.0.4")
+            await answer(send, 200, self.door.metrics_text(), content_type=PROMETHEUS)
         elif scope["method"] == "POST" and plain_path(scope["path"]) in self.config.paths:
             await self._through(scope, receive, send)
         else:
@@ -225,7 +225,7 @@ def hashed_key(header: bytes) -> str:
 
 
 async def answer(
-    send: Send, status: int, body: str, *, content_type: bytes = JSON[1], headers: tuple[Any, ...] = ()
+    send: Send, status: int, body: str, *, content_type: bytes = JSON, headers: tuple[Any, ...] = ()
 ) -> None:
     """A whole response."""
     data = body.encode("utf-8", "replace")

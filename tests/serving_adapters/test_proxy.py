@@ -17,6 +17,7 @@ from mope.server import ServeConfig, Service
 from mope.serving_adapters.asgi import MiddlewareConfig
 from mope.serving_adapters.gate import GateConfig
 from mope.serving_adapters.settings import Settings
+from mope.types import Request
 
 SPEC = importlib.util.spec_from_file_location("fake_openai", Path(__file__).with_name("fake_openai.py"))
 assert SPEC is not None
@@ -238,10 +239,54 @@ def test_forecasts_and_tags_as_a_service() -> None:
             assert await tag("a3", "a") == 307_200 - 81_920
             for wrong in (b"[]", b"{", b'{"id": ""}', b'{"id": 7}'):
                 assert (await here.client.post("/tag", content=wrong)).status_code == 400
+            assert "mope_tags_open 4" in (await here.client.get("/tag/metrics")).text
             wrong_event = {"id": "a1", "event": "explode"}
             response = await here.client.post("/tag/report", json=wrong_event)
             assert "begin, progress, finish, cancel" in response.json()["error"]["message"]
             assert (await here.client.post("/forecast", json={"prompt": "Hi"})).json() == {"forecast": None}
+
+    run(world())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Any:
+    from mope.forecast import Forecaster
+    from mope.server import Foresight
+
+    foresight = Foresight(Forecaster(), deadline_ms=10_000)
+    yield foresight
+    foresight.close()
+
+
+@pytest.mark.parametrize("tags", ["", "vllm"])
+def test_the_shipped_bundle_forecasts_for_the_door_and_for_whoever_asks(shipped: Any, tags: str) -> None:
+    async def world() -> None:
+        chat = {"messages": [{"role": "user", "content": "Write a long story about a lighthouse."}]}
+        expected = shipped.forecaster.forecast(Request.from_messages(chat["messages"])).length
+        behind = fake_openai.FakeOpenAI()
+        async with fake_openai.listening(behind) as upstream:
+            patient = Settings(deadline_ms=10_000)
+            config = ServeConfig(upstream, tags=tags, gate=GateConfig(slots=1), settings=patient)
+            service = Service(config, shipped)
+            client = httpx2.AsyncClient(transport=httpx2.ASGITransport(service), base_url="http://here")
+            found = (await client.post("/forecast", json=chat)).json()["forecast"]
+            assert found["tokens"] == pytest.approx(expected.tokens)
+            assert found["low"] <= found["tokens"] <= found["high"]
+            behind.go.clear()
+            first = asyncio.ensure_future(client.post("/v1/chat/completions", json=chat))
+            second = asyncio.ensure_future(client.post("/v1/chat/completions", json=chat))
+            while len(behind.bodies) < (2 if tags else 1) or (not tags and not service.door.waiting):  # type: ignore[attr-defined]
+                await asyncio.sleep(0.002)
+            controller = service.tagger.controller if tags else service.door.controller  # type: ignore[attr-defined]
+            job = list(controller.scheduler.jobs.values())[-1]
+            while job.tokens is None or not job.foreseen:
+                controller.step()
+                await asyncio.sleep(0.002)
+            assert job.tokens == pytest.approx(expected.tokens)
+            behind.go.set()
+            await asyncio.gather(first, second)
+            await client.aclose()
+            await service.forward.aclose()
 
     run(world())
 
