@@ -65,7 +65,8 @@ def fit_line(
     middle = float(np.average(x, weights=weight))
     design = np.stack([np.ones_like(x), x - middle], axis=1)
     prior = np.diag([1 / LEVEL_SD**2, 1 / SLOPE_SD**2])
-    line = np.array([_median(truth - x, weight), 1.0])
+    whole = ~cut if not cut.all() else cut  # cut answers say too little to start from
+    line = np.array([_median((truth - x)[whole], weight[whole]), 1.0])
     for _ in range(ROUNDS):
         forecast = design @ line + middle
         off = unseen(truth, cut, forecast) - forecast

@@ -30,12 +30,17 @@ def nearest(bundle: MoPE, examples: Sequence[Example], own: str) -> str:
     models = ["", *bundle.config.models]
     if len(models) == 1:
         return own
-    chosen = sorted(in_order(examples), key=lambda e: fold_of(e.group))[:: max(1, len(examples) // ASKED)]
-    truth = np.log1p([float(np.median(e.lengths)) for e in chosen])
-    cut = np.array([e.limit is not None and np.median(e.lengths) >= e.limit for e in chosen])
-    errors = np.array([_error(said, truth, cut) for said in _medians(bundle, chosen, len(models))])
+    some = sorted(in_order(examples), key=lambda e: fold_of(e.group))[:: -(-len(examples) // ASKED)]
+    truth = np.log1p([float(np.median(e.lengths)) for e in some])
+    cut = np.array([e.limit is not None and np.median(e.lengths) >= e.limit for e in some])
+    return models[chosen(_medians(bundle, some, len(models)), truth, cut, models.index(own))]
+
+
+def chosen(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_], own: int) -> int:
+    """The row of forecasts `said` [M, n] nearest to `truth` [n] when moved by a constant; `own` unless clearly so."""
+    errors = np.array([_error(row, truth, cut) for row in said])
     best = int(errors.argmin())
-    return models[best] if errors[best] < (1 - MARGIN) * errors[models.index(own)] else own
+    return best if errors[best] < (1 - MARGIN) * errors[own] else own
 
 
 def _error(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_]) -> float:
@@ -44,13 +49,13 @@ def _error(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_]) -> float
     return float(np.abs(unseen(truth, cut, said + move) - said - move).mean())
 
 
-def _medians(bundle: MoPE, examples: Sequence[Example], models: int) -> list[FloatArray]:
-    """What one network says of the requests as each known model's (0: unknown), log1p medians [n] each."""
+def _medians(bundle: MoPE, examples: Sequence[Example], models: int) -> FloatArray:
+    """What one network says of the requests as each known model's (0: unknown), log1p medians [M, n]."""
     network = layout.PROXY if bundle.backend.has(layout.PROXY) else "medium"
     inputs = bundle.inputs([replace(example.request, model=None) for example in examples])
     n, middle, found = len(inputs), bundle.config.quantiles.index(0.5), []
     for first in range(0, models, BLOCK):
         some = np.arange(first, min(first + BLOCK, models))
         asked = replace(inputs.take(np.tile(np.arange(n), len(some))), model=np.repeat(some, n))
-        found += list(bundle.run([network], asked)[network][:, middle].reshape(len(some), n))
-    return found
+        found.append(bundle.run([network], asked)[network][:, middle].reshape(len(some), n))
+    return np.concatenate(found)
