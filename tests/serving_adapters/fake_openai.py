@@ -102,7 +102,9 @@ class FakeOpenAI:
 @contextlib.asynccontextmanager
 async def listening(app: Any) -> AsyncIterator[str]:
     """The app on a free port of this machine; its URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on")
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", lifespan="on", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     task = asyncio.ensure_future(server._serve() if hasattr(server, "_serve") else server.serve())
     while not server.started:
