@@ -37,21 +37,21 @@ HEAD = """# What data is good for
 - **noise floor** where prompts were answered several times: the error of the median of the same prompt's other
   answers, which no forecast can be expected to beat, beside the error of each model's median. Several decodings of
   one model count as one.
-- **learning curve**: the error of boosted trees on cheap features at 1/16, 1/8, 1/4, 1/2 and all of the train part
-  of at most {sample:,} examples, judged on the validation and calibration parts (the test part stays unseen), and a
-  power law `floor + scale * n ** -power` through the five: what is expected at all the data there is, at 2, 4 and
-  10 times as much, and what twice the data would save. An encoder learns more slowly and goes further: the curve
-  says whether more data is worth having, not how good a bundle will be.
+- **learning curve**: the error of boosted trees on cheap features at 1/16, 1/8, 1/4, 1/2 and all of the train
+  part of at most {sample:,} examples, 16 a prompt or conversation, judged on the validation and calibration
+  parts (the test part stays unseen), and a power law `floor + scale * n ** -power` through the five: what is
+  expected at all the data there is, at 2, 4 and 10 times as much, and what twice the data would save. An
+  encoder learns more slowly and goes further: the curve says whether more data is worth having, not how good a
+  bundle will be.
 
 `--json` prints everything as one document, `--plot FILE` draws lengths and curve, `--no-curve` goes without
 scikit-learn. Intervals are 95 %, from a bootstrap over conversations; they do not hold the error of the law's shape.
-Files are read as a stream; memory grows with distinct prompts (about 400 bytes each), with answers of prompts
+Files are read as a stream; memory grows with distinct prompts (about 500 bytes each), with answers of prompts
 answered several times (4 bytes each), and with the sample.
 
 """
-FOOT = """
-Made by `python scripts/inspect_page.py DATA/prompts {full} --output docs/inspect`, seed 0, mope {version}, on
-{machine}, Python {python}, numpy {numpy}.
+FOOT = """Made by `python scripts/inspect_page.py DATA/prompts {full} --output docs/inspect`,
+seed 0, mope {version}, on {machine}, Python {python}, numpy {numpy}.
 """
 COLUMNS = (
     "source", "examples", "answers", "models", "p50", "p99", "reached limit", "test prompts in train", "noise floor",
@@ -120,15 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(lines[-1], flush=True)
     where = machine()
     foot = FOOT.format(full=" ".join(f"--full {name}" for name in asked.full), version=__version__, **where)
-    page = [
-        HEAD.format(sample=SAMPLE),
-        "## Every source\n\nTokens.\n",
-        "\n".join(lines),
-        "\n",
-        foot,
-        "\n",
-        *full,
-    ]
+    head = HEAD.format(sample=SAMPLE)
+    page = [head, "## Every source\n\nTokens.\n", "\n".join(lines) + "\n", foot, *full]
     write_text(asked.output.with_suffix(".md"), "\n".join(page).rstrip() + "\n")
     document = {"mope": __version__, **where, "seed": 0, "sources": kept}
     write_text(asked.output.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -44,9 +44,9 @@ class Curve:
 
 
 def learning_curve(
-    data: LengthData, at_hand: int, draws: Draws, step: Callable[[str], None] = lambda _: None
+    data: LengthData, share: float, draws: Draws, step: Callable[[str], None] = lambda _: None
 ) -> Curve | str:
-    """The curve of a sample of the data, or why there is none. `at_hand` is the number of all its examples.
+    """The curve of a sample that holds `share` of the groups of the data, or why there is none.
 
     Trained on mope's train part, judged on its validation and calibration parts: the test part stays unseen.
     """
@@ -62,15 +62,13 @@ def learning_curve(
         return "every length is the same"
     board = _Board.of(data, held)
     sizes, columns = [], []
-    for share in SHARES:
-        size = max(1, round(share * len(train)))
-        seeds = range(DRAWS if share < 1 else 1)
+    for part in SHARES:
+        size = max(1, round(part * len(train)))
+        seeds = range(DRAWS if part < 1 else 1)
         columns.append(np.mean([board.errors(_subset(data, train, size, s), s) for s in seeds], axis=0))
         sizes.append(size)
         step(f"{size:,} examples")
-    return _curve(
-        sizes, np.stack(columns, axis=1), board.groups, at_hand * len(train) / len(data), len(held), draws
-    )
+    return _curve(sizes, np.stack(columns, axis=1), board.groups, len(train) / share, len(held), draws)
 
 
 def _subset(data: LengthData, train: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:

@@ -1,9 +1,9 @@
 """One pass over the data, then everything that is said of it. Start reading at `inspect_data`.
 
-Memory: each distinct prompt takes about 400 bytes (its hash by both ways of comparing), each answer of a prompt that
-was answered several times 4, each distinct length of a model in a source about 100, and the sample for the learning
-curve at most `2 * sample` examples. Tables whose rows must be brought together (turns of a conversation, samples of a
-prompt) are held one at a time by the reader, as when training.
+Memory: each distinct prompt takes about 500 bytes (hashes by both ways of comparing, and of its group), each
+answer of a prompt that was answered several times 4, each distinct length of a model in a source about 100, and
+the sample for the learning curve at most `2 * sample` examples. Tables whose rows must be brought together
+(turns of a conversation, samples of a prompt) are held one at a time by the reader, as when training.
 """
 
 from __future__ import annotations
@@ -94,5 +94,6 @@ def inspect_data(
     found.floor = found.noise.to_dict(draws)
     found.remarks = remarks(found.tally, found.repeats, found.bounds)
     if curve:
-        found.curve = learning_curve(chosen.data(), chosen.offered, draws, step)
+        data = chosen.data()
+        found.curve = learning_curve(data, chosen.share, draws, step)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mope.inspect.curve import Curve
+from mope.inspect.sample import MOST_A_GROUP
 from mope.inspect.tally import LEVELS, Group
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _table(title: str, *columns: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="bold")
-    table.add_column(columns[0], max_width=48, no_wrap=True)
+    table.add_column(columns[0], max_width=60, no_wrap=True)
     for name in columns[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -85,7 +86,7 @@ def _repeats(found: Inspection) -> Table:
         share = row["test_prompts_in_train"] / row["test_prompts"] if row["test_prompts"] else 0.0
         table.add_row(name, *(f"{value:,}" for value in row.values()), f"{share:.1%}")
     for prompt in found.repeats.leaked.values():
-        table.add_row(f"  {_shown(prompt)}")
+        table.add_row(f"in both: {_shown(prompt)}")
     return table
 
 
@@ -123,7 +124,7 @@ def _curve(curve: Curve) -> Table:
     table.add_row(
         "twice the data would save", f"{gain['value']:.1f}", f"{gain['low']:.1f} to {gain['high']:.1f}"
     )
-    table.add_row(f"judged on {curve.judged:,} examples")
+    table.add_row(f"judged on {curve.judged:,} examples; at most {MOST_A_GROUP} a prompt or conversation")
     return table
 
 

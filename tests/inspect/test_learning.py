@@ -14,7 +14,7 @@ from mope.data.split import part_of
 from mope.inspect.advice import suggest
 from mope.inspect.curve import Curve, learning_curve, plain
 from mope.inspect.law import fit
-from mope.inspect.sample import Sample
+from mope.inspect.sample import MOST_A_GROUP, Sample
 from mope.types import Request
 
 SIZES = np.array([100.0, 200.0, 400.0, 800.0, 1600.0])
@@ -52,7 +52,7 @@ def rows(count: int, seed: int = 0, known: bool = True) -> LengthData:
 def test_a_curve_falls_with_data_and_says_what_more_would_bring() -> None:
     pytest.importorskip("sklearn")
     data, said = rows(900), []
-    curve = learning_curve(data, 9000, Draws(100), said.append)
+    curve = learning_curve(data, 0.1, Draws(100), said.append)
     assert isinstance(curve, Curve)
     train = sum(part_of(group) == "train" for group in data.groups)
     assert curve.sizes == [round(train * share) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)]
@@ -69,17 +69,17 @@ def test_a_curve_falls_with_data_and_says_what_more_would_bring() -> None:
 def test_the_same_data_gives_the_same_curve() -> None:
     pytest.importorskip("sklearn")
     data = rows(400)
-    curves = [plain(learning_curve(data, 400, Draws(20))) for _ in range(2)]
+    curves = [plain(learning_curve(data, 1.0, Draws(20))) for _ in range(2)]
     assert curves[0] == curves[1]
 
 
 def test_too_few_rows_make_no_curve() -> None:
-    assert plain(learning_curve(rows(50), 50, Draws(10)))["none_because"].startswith("40 examples")
+    assert plain(learning_curve(rows(50), 1.0, Draws(10)))["none_because"].startswith("40 examples")
 
 
 def test_one_length_makes_no_curve() -> None:
     data = LengthData([Example(Request(f"p{n}"), (7,), f"g{n}") for n in range(500)])
-    assert learning_curve(data, 500, Draws(10)) == "every length is the same"
+    assert learning_curve(data, 1.0, Draws(10)) == "every length is the same"
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 20), st.randoms())
@@ -91,12 +91,25 @@ def test_a_sample_is_whole_groups_in_whatever_order_they_come(groups: list[int],
         for group in groups:
             sample.add(Example(Request("p"), (1,), f"g{group}"))
         found.append(Counter(sample.data().groups))
-        assert sample.offered == len(groups)
+        assert len(sample.groups) == len(counts)
+        assert sample.share == len(found[-1]) / len(counts)
         rng.shuffle(groups)
     assert found[0] == found[1]
-    assert all(counts[int(group[1:])] == n for group, n in found[0].items())
+    assert all(min(MOST_A_GROUP, counts[int(group[1:])]) == n for group, n in found[0].items())
     assert found[0].total() <= most or len(found[0]) == 1
     assert found[0]
+
+
+def test_of_a_large_group_a_part_is_kept_whatever_the_order() -> None:
+    examples = [Example(Request("p", model=f"m{n}"), (1,), "g") for n in range(50)]
+    found = []
+    for order in (examples, examples[::-1]):
+        sample = Sample(100)
+        for example in order:
+            sample.add(example)
+        found.append(sample.data().models)
+    assert found[0] == found[1]
+    assert len(set(found[0])) == MOST_A_GROUP
 
 
 def test_the_usual_percentiles_are_suggested_where_they_do() -> None:
