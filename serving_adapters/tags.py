@@ -161,9 +161,8 @@ class FairTagger:
         return score(account.user + user, account.resource + resource, job) - self._score(job)
 
     def _move(self, job: Job, difference: int) -> None:
-        account = job.account
-        if account.tail and (account.head is not None or account.running):
-            account.tail += difference
+        if job.account.tail:  # 0 once the tenant is idle
+            job.account.tail += difference
 
     def _bounded(self, value: int) -> int:
         most = (1 << self.config.bits) - 1

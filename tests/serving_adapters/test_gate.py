@@ -275,6 +275,26 @@ def test_the_token_budget_holds_back_what_does_not_fit() -> None:
     run(world())
 
 
+def test_a_cancelled_head_that_was_owed_the_room_lets_the_others_go() -> None:
+    async def world() -> None:
+        here = World(gate(slots=8, tokens=100))
+        here.send("a", "a", prompt_tokens=30, max_tokens=30)
+        here.send("large", "large", prompt_tokens=40, max_tokens=40)
+        for number in range(17):  # sixteen may pass it
+            here.send(f"s{number}", "small", prompt_tokens=10, max_tokens=5)
+            await settle()
+            if number < 16:
+                await here.end(f"s{number}", 5)
+        assert here.began[-1] == "s15"
+        here.tasks["large"].cancel()
+        await settle()
+        assert here.began[-1] == "s16"
+        await here.end("s16", 5)
+        await here.end("a", 30)
+
+    run(world())
+
+
 def test_who_waits_too_long_is_turned_away() -> None:
     async def world() -> None:
         here = World(gate(slots=1, wait_s=0.01))

@@ -104,8 +104,10 @@ def test_an_ugly_name_is_one_tenant_with_a_short_name(name: str) -> None:
 def test_bodies_full_of_ugly_names_through_the_middleware(door: str) -> None:
     made: Any = Gate() if door == "gate" else TagDoor()
     seen: list[bytes] = []
+    headers_seen: list[dict[bytes, bytes]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers_seen.append(dict(scope["headers"]))
         seen.append((await receive())["body"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b'{"usage": {"completion_tokens": 3}}'})
@@ -124,6 +126,7 @@ def test_bodies_full_of_ugly_names_through_the_middleware(door: str) -> None:
             texts.append(message.get("body", b""))
 
         headers = [(b"content-length", str(len(body)).encode()), (b"x-tenant-id", b"")]
+        headers += [(b"Accept-Encoding", b"gzip")]  # would hide the tokens
         await middleware({"type": "http", "method": method, "path": path, "headers": headers}, receive, send)
 
     async def world() -> None:
@@ -134,6 +137,8 @@ def test_bodies_full_of_ugly_names_through_the_middleware(door: str) -> None:
 
     asyncio.run(world())
     assert len(seen) == len(UGLY)
+    assert [int(one[b"content-length"]) for one in headers_seen] == [len(body) for body in seen]
+    assert not any(b"Accept-Encoding" in one for one in headers_seen)
     assert parseable(texts[-1].decode("ascii"))
     controller = made.controller if door == "gate" else made.tagger.controller
     assert sum(one.output_tokens for one in controller.scheduler.metrics().clients) == 3 * len(UGLY)

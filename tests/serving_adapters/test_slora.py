@@ -95,6 +95,19 @@ def test_one_tenant_is_first_come_first_served(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", BASES)
+def test_a_router_that_never_tells_of_tokens_is_read_all_the_same(kind: Any) -> None:
+    base, req = kind
+    own = controller("vtc")
+    queue = make_queue(base, own)(4000, 4000, 8)
+    queue.update_counter = lambda batch: None
+    ends = double.drive(queue, crowd(req))
+    queue.fair.look()
+    assert mean(ends, "l") <= 0.35 * 99.2
+    assert not own.scheduler.jobs
+    assert sum(one.output_tokens for one in own.scheduler.metrics().clients) == 50 * 16
+
+
+@pytest.mark.parametrize("kind", BASES)
 def test_weights_belong_to_adapters_in_order(kind: Any) -> None:
     base, req = kind
     queue = make_queue(base, controller())(4000, 4000, 4, ["gold", "plain"], [3], "linear", 1, 2)
@@ -122,6 +135,12 @@ def test_aborts_waiting_or_running_leave_the_counters_settled(kind: Any) -> None
     assert own.scheduler.running == 0
     assert not own.failures
     counters = {one.client: one.user_counter for one in own.scheduler.metrics().clients}
+    begun = sum(bool(one.output_ids) for _, one in wanted)
+    done = sum(not one.aborted for _, one in wanted)
+    told = own.scheduler.metrics().clients
+    assert sum(one.finished for one in told) == done
+    assert sum(one.cancelled for one in told) == 20 - done
+    assert sum(one.admitted for one in told) == begun
     whole = {who: sum(one.adapter_dir == who and not one.aborted for _, one in wanted) for who in counters}
     aborted = sum(one.aborted and bool(one.output_ids) for _, one in wanted)
     assert sum(counters.values()) >= sum(whole.values()) * (10 + 2 * 16)
