@@ -1,13 +1,14 @@
 """One workload in Vidur and in `mope.sim`, side by side: TTFT, end-to-end latency and how long each takes.
 
     pip install vidur==0.0.26            # in an environment of its own, with this repository on PYTHONPATH
-    python scripts/against_vidur.py PROFILES OUT.json [SPEED ...]
+    python scripts/against_vidur.py PROFILES OUT.json [SPEED[:BLOCKS] ...]
 
 Vidur's package has no profiles and fetches them from a hub. PROFILES is a folder of its published tables instead
 (microsoft/vidur data/profiling, MIT): a100_Llama-2-70b-hf_mlp, a100_Llama-2-70b-hf_tp2_attention and
 network_a100_dgx_{all_reduce,send_recv}, .csv.gz. The one model with attention tables there is Llama-2-70b at tensor
 parallelism 2. Both simulate its Sarathi loop: chunks of 512 tokens, 128 sequences, first come first served, admission
-by the prompt, the same KV blocks; the workload is the arena trace that ships, SPEED times as fast.
+by the prompt, the same BLOCKS of KV cache (1,024, about what two A100 have left); the workload is the arena trace
+that ships, SPEED times as fast.
 """
 
 from __future__ import annotations
@@ -45,18 +46,19 @@ PREDICTORS = {"vidur": False, "vidur, native": True}  # its look-up of step time
 SEEDS = 3  # runs of ours for a time; the log is the same
 
 
-def main(profiles: Path, out: Path, speeds: Sequence[float]) -> None:
+def main(profiles: Path, out: Path, loads: Sequence[str]) -> None:
     """Run both and write what came out."""
     logging.disable(logging.WARNING)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _hub(profiles, folder)
-        for speed in speeds:
-            scenario = _scenario(speed)
+        for load in loads:
+            speed, _, blocks = load.partition(":")
+            scenario = _scenario(float(speed), int(blocks or BLOCKS))
             ours = _ours(scenario)
             theirs = {key: _apart(scenario, folder, native) for key, native in PREDICTORS.items()}
-            rows.append({"speed": speed, **theirs, "mope": ours})
+            rows.append({"speed": float(speed), "blocks": int(blocks or BLOCKS), **theirs, "mope": ours})
             print(json.dumps(rows[-1]))
     found = {
         "study": "vidur",
@@ -68,7 +70,7 @@ def main(profiles: Path, out: Path, speeds: Sequence[float]) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _scenario(speed: float) -> Scenario:
+def _scenario(speed: float, blocks: int) -> Scenario:
     found = load_scenario("paper/arena")
     assert found.trace is not None
     server = ServerConfig(
@@ -77,7 +79,7 @@ def _scenario(speed: float) -> Scenario:
         step_tokens=CHUNK,
         max_seqs=SEQS,
         block=BLOCK,
-        pool_tokens=BLOCK * BLOCKS,
+        pool_tokens=BLOCK * blocks,
     )
     return replace(found, hardware=HARDWARE, server=server, trace=replace(found.trace, speed=speed))
 
@@ -162,7 +164,7 @@ def _vidur(scenario: Scenario, folder: Path, native: bool) -> dict[str, Any]:
         log_level="error",
         cluster_config=ClusterConfig(
             replica_config=ReplicaConfig(MODEL, 0.9, 1, 2, device=DEVICE, network_device=NODE),
-            cache_config=CacheConfig(block_size=BLOCK, num_blocks=BLOCKS),
+            cache_config=CacheConfig(block_size=BLOCK, num_blocks=scenario.server.pool_tokens // BLOCK),
             replica_scheduler_config=SarathiSchedulerConfig(batch_size_cap=SEQS, chunk_size=CHUNK),
         ),
         request_generator_config=TraceRequestGeneratorConfig(
@@ -201,4 +203,4 @@ def _write_trace(scenario: Scenario, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), [float(word) for word in sys.argv[3:]] or [0.5, 1.0])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] or ["0.5"])

@@ -25,7 +25,7 @@ TITLES = {
     ),
     "vidur": (
         "One workload in Vidur and here",
-        "python scripts/against_vidur.py PROFILES OUT.json 0.2 0.4 0.6 0.8",
+        "python scripts/against_vidur.py PROFILES OUT.json 0.2 0.4 0.8 0.8:4096",
     ),
 }
 
@@ -74,7 +74,7 @@ def _vidur(found: Mapping[str, Any]) -> Sheet:
         "x real",
     )
     rows = [
-        _row(str(row["speed"]), name, row[name])
+        _row(f"{row['speed']} x, {row['blocks']:,} blocks", name, row[name])
         for row in found["rows"]
         for name in ("vidur", "vidur, native", "mope")
     ]

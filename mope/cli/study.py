@@ -113,9 +113,10 @@ def _hardware(seeds: int, hardware: str | None) -> dict[str, Any]:
 
 
 def _search(tries: int, seeds: int, seed: int) -> dict[str, Any]:
+    from mope.sim import memory_search
     from mope.sim.search import study
 
-    return study(tries, range(seeds), _tell, seed)
+    return {**study(tries, range(seeds), _tell, seed), "memory": memory_search.study(range(seeds), _tell)}
 
 
 def _write(output: Path, results: dict[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from math import exp, log
+from math import exp, lgamma, log, sqrt
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from mope.sim.table import Mean, mean
 
 MOST_EXACT = 14  # pairs up to which all sign flips are counted
 DRAWN = 20_000
+Test = Callable[[Sequence[float]], float]  # two-sided p of a mean of zero
 
 
 class Difference(NamedTuple):
@@ -25,20 +27,20 @@ class Difference(NamedTuple):
     ratio: bool
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """ours - theirs, paired by seed."""
+def difference(ours: Sequence[float], theirs: Sequence[float], test: Test | None = None) -> Difference:
+    """ours - theirs, paired by seed; p by sign flips unless another test is given."""
     changes = [one - other for one, other in zip(ours, theirs, strict=True)]
-    return Difference(*mean(changes), sign_flip_p(changes), False)
+    return Difference(*mean(changes), (test or sign_flip_p)(changes), False)
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Difference | None:
+def ratio(ours: Sequence[float], theirs: Sequence[float], test: Test | None = None) -> Difference | None:
     """ours / theirs, paired by seed: the geometric mean; None where something is not above 0."""
     if min(*ours, *theirs) <= 0:
         return None
     changes = [log(one / other) for one, other in zip(ours, theirs, strict=True)]
     middle: Mean = mean(changes)
     value, low, high = (exp(end) for end in middle)
-    return Difference(value, low, high, sign_flip_p(changes), True)
+    return Difference(value, low, high, (test or sign_flip_p)(changes), True)
 
 
 def sign_flip_p(changes: Sequence[float]) -> float:
@@ -56,6 +58,42 @@ def sign_flip_p(changes: Sequence[float]) -> float:
     means = np.abs(signs @ values)
     reached = int((means >= abs(values.sum()) * (1 - 1e-12)).sum())
     return reached / len(signs) if len(values) <= MOST_EXACT else (reached + 1) / (len(signs) + 1)
+
+
+def student_p(changes: Sequence[float]) -> float:
+    """Two-sided p of a mean of zero by Student's t, as for normal changes; it has no least value.
+
+    p = I_x(v / 2, 1 / 2) at x = v / (v + t^2), I the regularised incomplete beta function, v = n - 1.
+    """
+    count = len(changes)
+    if count < 2 or not any(changes):
+        return 1.0
+    spread, middle = stdev(changes), fmean(changes)
+    if spread <= 1e-12 * abs(middle):
+        return 0.0
+    t, v = middle * sqrt(count) / spread, count - 1
+    return _beta(v / (v + t * t), v / 2, 0.5)
+
+
+def _beta(x: float, a: float, b: float) -> float:
+    """I_x(a, b) by its continued fraction (Lentz), which converges fast below (a + 1) / (a + b + 2)."""
+    if x >= 1:
+        return 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta(1 - x, b, a)
+    front = exp(a * log(x) + b * log(1 - x) + lgamma(a + b) - lgamma(a) - lgamma(b)) / a if x > 0 else 0.0
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    found = d
+    for m in range(1, 200):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            c, d = 1 + term / c, 1 / (1 + term * d)
+            found *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return front * found
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -94,10 +94,10 @@ def testing() -> list[Scenario]:
         "vtc/poisson_short_long",
         "vtc/on_off_overload",
     )
-    return [busy, *(_unasked(load_scenario(name)) for name in names)]
+    return [busy, *(unasked(load_scenario(name)) for name in names)]
 
 
-def _unasked(scenario: Scenario) -> Scenario:
+def unasked(scenario: Scenario) -> Scenario:
     """Without the lengths that VTC's requests ask for, on the machine of its runs as profiled for all engines."""
     own = scenario.name.startswith("vtc/")
     return replace(scenario, declared="none", hardware="llama-2-7b@a10g") if own else scenario

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mope.sim.study import GAP, JAIN, METRICS, OWED, PRICED, TPS, TTFT
+from mope.sim.study import GAP, JAIN, METRICS, OWED, PRICED, SHARE, TPS, TTFT
 
 Row = Mapping[str, Any]
 LEGEND = (
     "Ratios ours / theirs (Jain: points), paired by seed, with 95 % intervals; better or worse where p < 0.05 by"
-    " exact sign flips after Holm's correction over the table."
+    " Student's t after Holm's correction over the table."
 )
 SHORT = {
     TPS: "tokens/s", TTFT: "mean TTFT", "ttft_s.p99": "p99 TTFT", JAIN: "Jain", "tpot_s.p99": "p99 TPOT",
-    "latency_s.mean": "mean latency",
+    "latency_s.mean": "mean latency", SHARE: "gap / tokens/s", "preempted": "preemptions",
     f"{GAP}.max": "gap max", f"{GAP}.mean": "gap mean", f"{GAP}.var": "gap variance",
     f"{PRICED}.mean": "gap mean, x 4",
     f"{OWED}.max": "accumulated gap max",
@@ -51,6 +51,8 @@ def sheets(results: Mapping[str, Any]) -> Iterator[Sheet]:
             results["compared"],
         )
         yield means("Every test run", results["table"])
+        if "memory" in results:
+            yield from _memory(results["memory"])
 
 
 def _paper(results: Mapping[str, Any]) -> Iterator[Sheet]:
@@ -144,6 +146,23 @@ def _tried(results: Mapping[str, Any]) -> Sheet:
         f" {', '.join(results['train'])}."
     )
     return Sheet("Tuned on the training scenarios", text, head, cells, 0)
+
+
+def _memory(found: Mapping[str, Any]) -> Iterator[Sheet]:
+    head = ("quantile", "tokens/s", "most p99 TTFT", "most gap / tokens/s", "")
+    cells = [
+        [
+            str(row["quantile"]),
+            *(f"{row[key]:.3f}" for key in ("throughput", "ttft_p99", "gap_share")),
+            "" if row["allowed"] else "not allowed",
+        ]
+        for row in found["tried"]
+    ]
+    yield Sheet(
+        "Memory kept for a length: tuned", "Ratios to quantile 0.9 on the training scenarios.", head, cells, 0
+    )
+    won = "it wins" if found["wins"] else "no win"
+    yield grid(f"Memory kept for a length: tested, {won}", LEGEND, found["compared"])
 
 
 def ratio_cell(row: Row) -> str:

@@ -6,14 +6,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mope.sim import ablation, hardware, paper, paper_report, search
-from mope.sim.compare import Difference, difference, holm, ratio, sign_flip_p
+from mope.sim import ablation, hardware, memory_search, paper, paper_report, search
+from mope.sim.compare import Difference, difference, holm, ratio, sign_flip_p, student_p
 from mope.sim.paper import CLAIMS, VARIANTS, Claim, verdict
 from mope.sim.report import Page
 from mope.sim.scenario import Scenario, load_scenario
@@ -27,6 +28,28 @@ def test_sign_flips_are_counted() -> None:
     assert sign_flip_p([1.0] * 10) == 2 / 1024
     assert sign_flip_p([1.0]) == sign_flip_p([0.0, 0.0]) == 1.0
     assert sign_flip_p([1.0] * 20) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("t", "count", "p"),
+    [
+        (2.262157, 10, 0.05),
+        (4.780913, 10, 0.001),
+        (12.7062, 2, 0.05),
+        (0.0, 5, 1.0),
+        (1.0, 3, 0.4226497),
+        (30.0, 10, 2.5e-10),
+    ],
+)
+def test_student_s_p_is_that_of_the_tables(t: float, count: int, p: float) -> None:
+    changes = [1.0, -1.0, *[0.0] * (count - 2)]
+    shift = t * stdev(changes) / count**0.5
+    assert student_p([one + shift for one in changes]) == pytest.approx(p, rel=0.02 if p < 1e-6 else 1e-4)
+
+
+def test_student_s_p_where_nothing_varies() -> None:
+    assert student_p([2.0, 2.0, 2.0]) == 0.0
+    assert student_p([0.0, 0.0]) == student_p([1.0]) == 1.0
 
 
 def test_differences_and_ratios_are_paired() -> None:
@@ -113,7 +136,7 @@ def test_comparisons_are_corrected_over_all_rows() -> None:
         ("s", "y"): [summary(1.0) for _ in range(8)],
     }
     speed, wait = comparisons(runs, [("x", "y")], (TPS, TTFT), ["s"])
-    assert (speed["p"], speed["judged"]) == (2 * 2 / 2**8, "better")
+    assert (speed["p"] < 1e-9, speed["judged"]) == (True, "better")
     assert speed["value"] == pytest.approx(2.035, abs=0.001)
     assert (wait["value"], wait["p"], wait["judged"]) == (1.0, 1.0, "same")
 
@@ -192,6 +215,33 @@ def test_the_search_tunes_on_some_scenarios_and_tests_on_others(monkeypatch: pyt
     assert any(row["numbers"] == results["numbers"]["paper"] for row in results["tried"])
     assert allowed
     assert len(next(iter(sheets(results))).rows) == 4
+
+
+@pytest.mark.usefixtures("short")
+def test_the_quantile_of_memory_is_tuned_and_tested_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_search, "load_scenario", shorter)
+    trained, tested = ({one.name for one in made()} for made in (search.training, memory_search.testing))
+    assert not trained & tested
+    few = [replace(search.training()[3], requests=80)], memory_search.testing()[-1:]
+    monkeypatch.setattr(search, "training", lambda: few[0])
+    monkeypatch.setattr(memory_search, "testing", lambda: few[1])
+    monkeypatch.setattr(memory_search, "TRAIN_SEEDS", (100,))
+    found = memory_search.study(range(2), lambda text: None)
+    assert [row["quantile"] for row in found["tried"]] == list(memory_search.QUANTILES)
+    assert found["tried"][-1] == {
+        "quantile": 0.9, "throughput": 1.0, "ttft_p99": 1.0, "gap_share": 1.0, "allowed": True,
+    }  # fmt: skip
+    allowed = [row for row in found["tried"] if row["allowed"]]
+    assert found["best"] == max(allowed, key=lambda row: row["throughput"])["quantile"]
+    assert {row["scenario"] for row in found["compared"]} == {few[1][0].name}
+
+
+def test_a_quantile_wins_with_more_throughput_and_nothing_worse() -> None:
+    faster = {"metric": TPS, "judged": "better", "value": 1.1}
+    later = {"metric": search.P99, "judged": "worse", "value": 1.05}
+    assert memory_search.wins([faster, {**later, "value": 1.005}])
+    assert not memory_search.wins([faster, later])
+    assert not memory_search.wins([later])
 
 
 def test_a_win_needs_a_smaller_gap_and_nothing_worse() -> None:
