@@ -16,27 +16,36 @@ def adapters(
 ) -> None:
     """List the adapters for serving engines, with what is installed and whether it fits."""
     from mope.cli.running import print_json
-    from mope.serving_adapters.registry import adapter_names, check, find, get_adapter
+    from mope.serving_adapters.registry import adapter_names, check, get_adapter
 
-    found = [find(get_adapter(one)) for one in ([name] if name else adapter_names())]
-    rows = [
-        {
-            "name": one.adapter.name,
-            "state": one.state,
-            "installed": one.version,
-            "tested": one.adapter.tested,
-            "fits": one.fits or (allow_untested and bool(one.version)),
-            "about": one.adapter.about,
-            "use": one.adapter.use,
-        }
-        for one in found
-    ]
     if name:
-        check(found[0].adapter, allow_untested=allow_untested)
+        check(get_adapter(name), allow_untested=allow_untested)
+    rows = [_row(one, allow_untested) for one in ([name] if name else adapter_names())]
     if as_json:
         print_json({"adapters": rows})
     else:
         _print(rows)
+
+
+def _row(name: str, allow_untested: bool) -> dict[str, object]:
+    """What is known of an adapter; one of another package that cannot be loaded says why."""
+    from mope.errors import ConfigError
+    from mope.serving_adapters.registry import find, get_adapter
+
+    try:
+        found = find(get_adapter(name))
+    except ConfigError as error:
+        row: dict[str, object] = dict.fromkeys(("installed", "tested", "about", "use"), "")
+        return {"name": name, **row, "state": f"broken: {error.came}", "fits": False}
+    return {
+        "name": name,
+        "state": found.state,
+        "installed": found.version,
+        "tested": found.adapter.tested,
+        "fits": found.fits or (allow_untested and bool(found.version)),
+        "about": found.adapter.about,
+        "use": found.adapter.use,
+    }
 
 
 def _print(rows: list[dict[str, object]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,14 @@ def test_names_are_ours_and_each_is_an_adapter() -> None:
         get_adapter("vlm")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is newer")
+def test_the_package_registers_what_is_ours() -> None:
+    import tomllib
+
+    facts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert facts["project"]["entry-points"][registry.GROUP] == registry.OURS
+
+
 @pytest.mark.parametrize("place", ["mope.nowhere:X", "mope.types:Nothing", "mope.types:Request"])
 def test_a_broken_entry_is_named(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setitem(registry.OURS, "broken", place)
@@ -70,6 +80,16 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["name"] for row in rows} >= set(registry.OURS)
     assert run() == 0
     assert "vllm" in capsys.readouterr().out
+
+
+def test_a_broken_adapter_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(registry.OURS, "broken", "mope.nowhere:X")
+    assert run("--json") == 0
+    states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)["adapters"]}
+    assert states["broken"].startswith("broken: ")
+    assert states["vllm"] in ("not installed", "ready", "untested version")
 
 
 def test_the_command_checks_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
