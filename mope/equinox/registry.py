@@ -46,16 +46,29 @@ def policy_class(name: str) -> type[Policy]:
 def make_policy(spec: str, **settings: Any) -> Policy:
     """A policy from `name`, `name:word` or `name:key=value,key=value`: `rpm:20`, `vtc:oracle`, `equinox:beta=0.5`.
 
-    `settings` are fields of its config and win over the words. Raises `ConfigError` on an unknown name,
-    key or value.
+    `preset=paper` begins with a preset's numbers in place of the defaults. `settings` are fields of its config and
+    win over the words. Raises `ConfigError` on an unknown name, key, preset or value.
     """
     name, _, words = spec.partition(":")
     cls = policy_class(name.strip())
     pairs = [word if "=" in word else f"{cls.shorthand}={word.strip()}" for word in words.split(",") if word]
+    config, pairs = _preset(cls, pairs)
     values = parse_settings(pairs, cls.Config)
     unknown = sorted(settings.keys() - cls.Config.__dataclass_fields__.keys())
     if unknown:
         raise ConfigError(
             f"policy {name}: {unknown[0]}", f"one of {', '.join(cls.Config.__dataclass_fields__)}"
         )
-    return cls(replace(cls.Config(), **{**values, **settings}))
+    return cls(replace(config, **{**values, **settings}))
+
+
+def _preset(cls: type[Policy], pairs: list[str]) -> tuple[Any, list[str]]:
+    """The config to begin with, and the words without those that name it."""
+    keys = [pair.partition("=")[0].strip() for pair in pairs]
+    names = [pair.partition("=")[2].strip() for pair, key in zip(pairs, keys, strict=True) if key == "preset"]
+    left = [pair for pair, key in zip(pairs, keys, strict=True) if key != "preset"]
+    for name in names:
+        if name not in cls.presets:
+            known = ", ".join(cls.presets) or f"none: {cls.name} has no presets"
+            raise ConfigError(f"policy {cls.name}: preset {name!r}", known)
+    return (cls.presets[names[-1]] if names else cls.Config()), left

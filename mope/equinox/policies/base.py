@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,12 +25,14 @@ class Policy:
     """Base of all policies. A policy has no state of its own: what it keeps of a client is in `Account.extra`.
 
     `Config` is a frozen dataclass of plain values; `shorthand` names the field that a bare word sets, as in
-    `rpm:20`. `lifts` says whether a client that becomes active is lifted, `selective` whether `accept` is asked.
+    `rpm:20`, and `presets` are configs by name, as in `equinox:preset=paper`. `lifts` says whether a client that
+    becomes active is lifted, `selective` whether `accept` is asked.
     """
 
     name: ClassVar[str] = ""
     Config: ClassVar[type[Any]] = NoConfig
     shorthand: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Any]] = {}
     lifts: ClassVar[bool] = True
     selective: ClassVar[bool] = False
 

@@ -6,6 +6,7 @@ and each is a field that can be switched. See docs/equinox.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import ClassVar, Literal
@@ -82,6 +83,7 @@ class Equinox(Policy):
 
     name: ClassVar[str] = "equinox"
     Config: ClassVar[type[EquinoxConfig]] = EquinoxConfig
+    presets: ClassVar[Mapping[str, EquinoxConfig]] = {"paper": EquinoxConfig(alpha=0.7, beta=0.3, delta=0.1)}
     config: EquinoxConfig
 
     def __init__(self, config: EquinoxConfig | None = None) -> None:
