@@ -80,8 +80,7 @@ def run_tagged(engine: Any, made: FairTagger, jobs: Sequence[Any], told: bool, m
     return log
 
 
-@pytest.mark.parametrize("policy", ["equinox", "vtc", "vtc:forecast"])
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("policy", "told"), [("equinox", True), ("equinox", False), ("vtc:forecast", True)])
 def test_the_light_tenant_does_not_wait_for_the_heavy_one(by_priority: Any, policy: str, told: bool) -> None:
     jobs = lab.heavy_and_light()
     fcfs = lab.run(by_priority, jobs)  # every priority 0: first come, first served
