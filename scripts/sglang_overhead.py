@@ -12,7 +12,9 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from types import SimpleNamespace
@@ -28,25 +30,34 @@ TENANTS = (1, 10, 100, 1000)
 RUNNING = 64
 BURST = 16
 Sort = Callable[[list[Any]], None]
+Make = Callable[[str, str, int, int], Any]
 
 
-def request(rng: random.Random, number: int, tenant: int) -> Any:
-    """As much of a request as both sorts read."""
+def double(rid: str, tenant: str, prompt: int, forecast: int) -> Any:
+    """As much of a request as the fair sort reads."""
     return SimpleNamespace(
-        rid=f"r{number}", routing_key=f"t{tenant}", extra_key=None, lora_id=None, priority=0,
-        origin_input_ids=[0] * rng.randrange(10, 1000), output_ids=[], is_retracted=False, finished_reason=None,
-        sampling_params=SimpleNamespace(
-            max_new_tokens=512, custom_params={"predicted_tokens": rng.randrange(1, 400)}
-        ),
-        time_stats=SimpleNamespace(forward_entry_time=0.0, wait_queue_entry_time=0.0), finished=lambda: False,
+        rid=rid, routing_key=tenant, extra_key=None, lora_id=None, priority=0, origin_input_ids=[0] * prompt,
+        output_ids=[], is_retracted=False, finished_reason=None,
+        sampling_params=SimpleNamespace(max_new_tokens=512, custom_params={"predicted_tokens": forecast}),
+        time_stats=SimpleNamespace(forward_entry_time=0.0),
     )  # fmt: skip
+
+
+def real(rid: str, tenant: str, prompt: int, forecast: int) -> Any:
+    """SGLang's own."""
+    from sglang.srt.managers.schedule_batch import Req
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    params = SamplingParams(max_new_tokens=512, custom_params={"predicted_tokens": forecast})
+    return Req(rid, "", array("q", [0] * prompt), params, routing_key=tenant)
 
 
 class World:
     """`waiting` requests of `tenants`, 64 running: the same life under either sort."""
 
-    def __init__(self, sort: Sort, waiting: int, tenants: int) -> None:
-        self.rng, self.sort, self.tenants, self.number = random.Random(0), sort, tenants, 0
+    def __init__(self, sort: Sort, make: Make, waiting: int, tenants: int) -> None:
+        self.make, self.sort, self.tenants, self.number = make, sort, tenants, 0
+        self.rng = random.Random(0)
         self.waiting = [self.new() for _ in range(waiting + RUNNING)]
         self.running: list[Any] = []
         for _ in range(RUNNING):
@@ -55,7 +66,8 @@ class World:
 
     def new(self) -> Any:
         self.number += 1
-        return request(self.rng, self.number, self.number % self.tenants)
+        tenant = f"t{self.number % self.tenants}"
+        return self.make(f"r{self.number}", tenant, self.rng.randrange(10, 1000), self.rng.randrange(1, 400))
 
     def call(self) -> float:
         """Microseconds of one sort."""
@@ -75,26 +87,27 @@ class World:
             one.output_ids.append(0)
         done = self.running.pop(0)
         done.finished_reason = True
-        done.finished = lambda: True
         self.waiting.append(self.new())
 
 
-def stock_sort() -> tuple[Sort, str]:
-    """SGLang's own where it is installed."""
+@contextmanager
+def engine() -> Iterator[tuple[Sort, Make, str]]:
+    """SGLang's own sort, requests and version, where it is installed."""
     try:
         found = version("sglang")
     except PackageNotFoundError:
-        return (lambda waiting: None), ""
+        yield (lambda waiting: None), double, ""
+        return
     from sglang.srt.managers.schedule_policy import SchedulePolicy
     from sglang.srt.mem_cache.radix_cache import RadixCache
     from sglang.test.test_utils import published_topology
 
-    published_topology(device="cpu", attention_backend="torch_native").__enter__()
-    policy = SchedulePolicy("fcfs", RadixCache.create_simulated(disable=True), False, False, False)
-    return policy.calc_priority, found
+    with published_topology(device="cpu", attention_backend="torch_native"):
+        policy = SchedulePolicy("fcfs", RadixCache.create_simulated(), False, False, False)
+        yield policy.calc_priority, real, found
 
 
-def measure(stock: Sort, waiting: int, tenants: int, calls: int) -> dict[str, float]:
+def measure(stock: Sort, make: Make, waiting: int, tenants: int, calls: int) -> dict[str, float]:
     """Medians over the calls with their 95 % intervals by ranks; worlds in turns, so what slows one slows both."""
     fair = FairOrder(Controller(Settings()))
 
@@ -102,7 +115,7 @@ def measure(stock: Sort, waiting: int, tenants: int, calls: int) -> dict[str, fl
         stock(requests)
         fair.sort(requests)
 
-    worlds = {"stock": World(stock, waiting, tenants), "fair": World(both, waiting, tenants)}
+    worlds = {"stock": World(stock, make, waiting, tenants), "fair": World(both, make, waiting, tenants)}
     taken: dict[str, list[float]] = {name: [] for name in worlds}
     for _ in range(calls // BURST):
         for name, world in worlds.items():
@@ -125,13 +138,9 @@ def measure(stock: Sort, waiting: int, tenants: int, calls: int) -> dict[str, fl
 
 def main() -> None:
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    stock, found = stock_sort()
-    rows = [
-        measure(stock, waiting, tenants, calls)
-        for waiting in WAITING
-        for tenants in TENANTS
-        if tenants <= waiting
-    ]
+    sizes = [(waiting, tenants) for waiting in WAITING for tenants in TENANTS if tenants <= waiting]
+    with engine() as (stock, make, found):
+        rows = [measure(stock, make, waiting, tenants, calls) for waiting, tenants in sizes]
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     machine |= {"load": round(os.getloadavg()[0], 1)}
     print(

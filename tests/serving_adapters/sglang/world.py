@@ -23,6 +23,7 @@ SERVER = {
     "max_total_tokens": 4096, "max_running_requests": 4, "skip_server_warmup": True,
 }  # fmt: skip
 LIMIT_S = float(os.environ.get("WORLD_LIMIT_S", 240))
+WARM_TOKENS = 900  # four of them fit in the memory
 GROUPS = [["heavy", 40, 64], ["light", 8, 64]]
 Sent = dict[str, Any]
 
@@ -191,18 +192,23 @@ async def play_http(plan: dict[str, Any], url: str) -> dict[str, Any]:
             tagger.finish(request, made)
             done[request["rid"]] = {"completion_tokens": made, "at": time.monotonic()}
 
+        sent = requests_of(plan)
         busy = [asyncio.Event() for _ in range(4)]
         warm = [
-            {"rid": f"warm/{i}", "tenant": "warm", "prompt": "w5 w6", "tokens": plan.get("warm", 400)}
-            for i in range(4)
+            {"rid": f"warm/{i}", "tenant": "warm", "prompt": "w5 w6", "tokens": WARM_TOKENS} for i in range(4)
         ]
-        tasks = [
+        nobody = [
             asyncio.create_task(one(request, event.set)) for request, event in zip(warm, busy, strict=True)
         ]
         await asyncio.gather(*(event.wait() for event in busy))
-        for request in requests_of(plan):
+        tasks = []
+        for request in sent:
             tasks.append(asyncio.create_task(one(request)))
             await asyncio.sleep(0.002)
+        await waiting(session, url, len(sent))
+        for task in nobody:  # the clients hang up
+            task.cancel()
+        await asyncio.gather(*nobody, return_exceptions=True)
         await asyncio.gather(*tasks)
         async with session.get(f"{url}/metrics") as answer:
             metrics = await answer.text() if answer.status == 200 else ""
@@ -220,6 +226,15 @@ async def ready(session: Any, url: str) -> None:
         except OSError:
             pass
         await asyncio.sleep(0.5)
+
+
+async def waiting(session: Any, url: str, count: int) -> None:
+    """Until so many requests wait. What the server says of itself lags behind."""
+    for _ in range(1200):
+        async with session.get(f"{url}/v1/loads?include=core") as answer:
+            if (await answer.json())["loads"][0]["num_waiting_reqs"] >= count:
+                return
+        await asyncio.sleep(0.05)
 
 
 async def pieces(answer: Any) -> AsyncIterator[dict[str, Any]]:
