@@ -34,19 +34,21 @@ class FairOrder:
         entries = self.ledger.look(waiting)
         if len(self.ledger.depth) < 2:
             return
-        places = self._places(entries, by_priority)
+        count = min(self.may_start(), len(entries))
+        if by_priority:
+            start, places = 0, self._by_classes(entries, count)
+        else:
+            ids = self.controller.leading(count)
+            start = _in_place(ids, entries)
+            places = _by_turns(ids[start:], self.ledger.by_id, entries, range(start, len(entries)))
         for of in (waiting, entries):
             ahead = [of[place] for place in places]
             for place in sorted(places, reverse=True):
                 del of[place]
-            of[:0] = ahead
+            of[start:start] = ahead
 
-    def _places(self, entries: list[Entry], by_priority: bool) -> list[int]:
-        """Places of the requests to come first, in their order."""
-        count = min(self.may_start(), len(entries))
-        if not by_priority:
-            ids = self.controller.leading(count)
-            return _by_turns(ids, self.ledger.by_id, entries, range(len(entries)))
+    def _by_classes(self, entries: list[Entry], count: int) -> list[int]:
+        """Places of the requests to come first, in their order, class by class of equal priority."""
         places: list[int] = []
         for _, run in groupby(range(len(entries)), key=lambda place: entries[place].req.priority):
             equal = list(run)
@@ -64,11 +66,18 @@ class FairOrder:
         return SPARE + max(ledger.most_running - len(ledger.running), 2 * ledger.admitted)
 
 
+def _in_place(ids: list[str], entries: list[Entry]) -> int:
+    """How many of `ids` stand at the front already: what the last sort put there and nobody took."""
+    return next((place for place, one in enumerate(ids) if entries[place].id != one), len(ids))
+
+
 def _by_turns(
     ids: Iterable[str], by_id: dict[str, Entry], entries: list[Entry], among: Iterable[int]
 ) -> list[int]:
     """Places `among` the entries, tenant by tenant as `ids` say, of each tenant in the order they stand."""
     turns = [by_id[one].tenant for one in ids]
+    if not turns:
+        return []
     wanted, left = Counter(turns), len(turns)
     found: dict[str, list[int]] = {tenant: [] for tenant in wanted}
     for place in among:
