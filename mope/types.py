@@ -33,7 +33,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sends: the last user message, and whatever else is known beside it."""
+    """What a client sends: the last user message, and whatever else is known beside it.
+
+    `temperature` and `top_p` are the sampling settings it asks for.
+    """
 
     prompt: str
     id: str = ""
@@ -43,6 +46,8 @@ class Request:
     max_tokens: int | None = None
     model: str | None = None
     arrival_s: float = 0.0
+    temperature: float | None = None
+    top_p: float | None = None
 
     @classmethod
     def from_messages(

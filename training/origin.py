@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mope.errors import BundleError
-from mope.hub import local_folder
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.config import BundleConfig
@@ -34,8 +33,8 @@ class Origin:
     @classmethod
     def of(cls, source: str | Path) -> Origin:
         """A bundle from a folder or Hub id. Raises `BundleError` where it is not whole or has graphs alone."""
-        folder = local_folder(source)
-        config = BundleConfig.from_json(layout.read_text(folder, layout.CONFIG))
+        bundle = MoPE.from_pretrained(source, backend="torch", overlay="none")  # checks every file's hash
+        folder, config = bundle.folder, bundle.config
         needed = [*([layout.TRUNK] if config.shared_layers else []), layout.PROXY, *BUCKETS]
         missing = [layout.weights_file(n) for n in needed if not (folder / layout.weights_file(n)).is_file()]
         if missing:
@@ -43,7 +42,6 @@ class Origin:
                 f"a bundle without {missing[0]}", "PyTorch weights to start from", "take a bundle that was not "
                 "made compact"
             )  # fmt: skip
-        bundle = MoPE.from_pretrained(folder, backend="torch", overlay="none")  # checks every file's hash
         states = {name: _state(folder, name, config) for name in layout.NETWORKS if bundle.backend.has(name)}
         trunk = states.pop(layout.TRUNK, {})
         states[layout.PROXY] |= {f"encoder.{key}": value for key, value in trunk.items()}
@@ -58,11 +56,13 @@ class Origin:
             shared_layers=config.shared_layers, frozen_layers=min(recipe.frozen_layers, config.shared_layers),
         )  # fmt: skip
 
-    def models(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """The served models of the new bundle: those known already, then new ones."""
-        known = self.config.models
-        found = known + tuple(name for name in names if name not in known)
-        return found if len(found) > 1 else ()
+    def config_of(self, config: BundleConfig) -> BundleConfig:
+        """The new bundle's config with this one's tokenizer and features, and its served models before new ones."""
+        old = self.config
+        models = old.models + tuple(name for name in config.models if name not in old.models)
+        return replace(
+            config, tokenizer=old.tokenizer, features=old.features, models=models if len(models) > 1 else ()
+        )
 
     def fill(self, name: str, network: nn.Module, models: tuple[str, ...]) -> bool:
         """Set `network` to the bundle's network of that name; False where the bundle has none.

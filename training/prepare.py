@@ -13,7 +13,7 @@ from mope.data.records import LengthData
 from mope.data.split import Bounds, split
 from mope.errors import DataError
 from mope.predictor.config import BundleConfig
-from mope.predictor.features import NAMES, matrix
+from mope.predictor.features import ALL, NAMES, matrix, with_sampling
 from mope.predictor.inputs import build_inputs
 from mope.training.feed import Part, make_part
 from mope.training.origin import Origin
@@ -54,7 +54,7 @@ def prepare(recipe: Recipe, data: LengthData, origin: Origin | None = None) -> P
         tokenizer = make_tokenizer(weights, recipe, (r.prompt[:2000] for r in rows["train"].requests))
     config = _config(recipe, rows["train"], bounds, digest)
     if origin is not None:
-        config = replace(config, models=origin.models(config.models), tokenizer=origin.config.tokenizer)
+        config = origin.config_of(config)
     parts = {
         name: _part(part, tokenizer, config, recipe.censored) for name, part in rows.items() if name != "test"
     }
@@ -78,10 +78,12 @@ def _split(data: LengthData) -> dict[str, LengthData]:
 def _config(recipe: Recipe, train: LengthData, bounds: Bounds, digest: str) -> BundleConfig:
     names, counts = np.unique(train.models, return_counts=True)
     models = tuple(str(n) for n, c in zip(names, counts, strict=True) if n and c >= recipe.min_model_rows)
+    told = any(r.temperature is not None or r.top_p is not None for r in train.requests)
+    features = ALL if told and recipe.sampling else NAMES
     return BundleConfig(
         bounds=bounds, preset=recipe.preset, mope_version=mope.__version__, quantiles=recipe.quantiles,
         router=recipe.router, routing="soft" if recipe.routing == "auto" else recipe.routing,
-        shared_layers=recipe.shared_layers, text=recipe.text, encoder=recipe.encoder, features=NAMES,
+        shared_layers=recipe.shared_layers, text=recipe.text, encoder=recipe.encoder, features=features,
         models=models if len(models) > 1 or recipe.origin else (), tokenizer=recipe.weights.source or "learned",
         data_hash=digest, seed=recipe.seed,
     )  # fmt: skip
@@ -89,5 +91,8 @@ def _config(recipe: Recipe, train: LengthData, bounds: Bounds, digest: str) -> B
 
 def _part(data: LengthData, tokenizer: Tokenizer, config: BundleConfig, censored: bool) -> Part:
     requests = data.requests
-    inputs = build_inputs(requests, tokenizer, config.text, config.models, matrix(requests))
+    features = matrix(requests)
+    if config.features == ALL:
+        features = with_sampling(features, requests)
+    inputs = build_inputs(requests, tokenizer, config.text, config.models, features)
     return make_part(inputs, data, config.bounds, censored)

@@ -116,6 +116,9 @@ class Recipe:
     censored: bool = field(
         default=True, metadata=_doc("a length at its cap counts as at least that long, not as that long")
     )
+    sampling: bool = field(
+        default=True, metadata=_doc("read temperature and top_p where the training data tells them")
+    )
     precision: str = field(
         default="auto", metadata=_doc("Lightning precision; auto: bf16-mixed where the device has it")
     )

@@ -19,6 +19,7 @@ from mope.data.values import (
     finish_of,
     label_of,
     prompt_of,
+    setting_of,
     shorten,
     text_of,
 )
@@ -65,6 +66,8 @@ def request_of(row: Mapping[str, object], shape: Shape, prompt: str, history: Hi
         history=history,
         prompt_tokens=None if shape.told else count_of(shape.get(row, "prompt_tokens"), "prompt_tokens"),
         max_tokens=count_of(shape.get(row, "max_tokens"), "max_tokens"),
+        temperature=setting_of(shape.get(row, "temperature"), "temperature"),
+        top_p=setting_of(shape.get(row, "top_p"), "top_p"),
         model=label_of(shape.get(row, "model")) or None,
     )
 

@@ -12,7 +12,7 @@ from mope.data.records import Example
 from mope.data.values import Refused, label_of, shorten
 from mope.errors import DataError
 
-Key = tuple[str, str | None, str, int | None]
+Key = tuple[str, str | None, str, int | None, float | None, float | None]
 
 
 def check_pair(prompts: Table, lengths: Table) -> None:
@@ -38,7 +38,7 @@ def joined(prompts: Table, lengths: Table, columns: tuple[str, ...], refused: Co
 
 
 def sampled(rows: Iterator[Row], reading: Reading, refused: Counter[str]) -> Iterator[Example]:
-    """One example for each prompt, model, source and cap, with all lengths that its rows hold."""
+    """One example for each prompt, model, sampling settings, source and cap, with all lengths that its rows hold."""
     first: dict[Key, Example] = {}
     more: dict[Key, list[int]] = {}
     for row in rows:
@@ -47,7 +47,8 @@ def sampled(rows: Iterator[Row], reading: Reading, refused: Counter[str]) -> Ite
         except Refused as why:
             refused[why.reason] += 1
             continue
-        key = (example.group, example.request.model, example.source, example.cap)
+        asked = example.request
+        key = (example.group, asked.model, example.source, example.cap, asked.temperature, asked.top_p)
         if key in first:
             more.setdefault(key, []).extend(example.lengths)
         else:

@@ -8,14 +8,17 @@ from dataclasses import replace
 from mope.chat import to_request
 from mope.data.messages import messages_of
 from mope.data.shapes import ALIASES, Shape
-from mope.data.values import Refused, clean, count_of, label_of, prompt_of
+from mope.data.values import Refused, clean, count_of, label_of, prompt_of, setting_of
 from mope.errors import DataError
 from mope.types import Request
 
 # Conversations that hold their answers (ShareGPT, LMSYS) ask nothing that is still open: not among these.
 NAMES = {
     "messages": tuple(name for name in ALIASES["messages"] if name.endswith("messages")),
-    **{field: ALIASES[field] for field in ("prompt", "model", "max_tokens", "prompt_tokens")},
+    **{
+        field: ALIASES[field]
+        for field in ("prompt", "model", "max_tokens", "prompt_tokens", "temperature", "top_p")
+    },
 }
 
 
@@ -51,13 +54,15 @@ def prompt_request(
     limit = count_of(shape.get(row, "max_tokens"), "max_tokens") if max_tokens is None else max_tokens
     served = model or label_of(shape.get(row, "model")) or None
     size = count_of(shape.get(row, "prompt_tokens"), "prompt_tokens")
+    heat, top_p = (setting_of(shape.get(row, name), name) for name in ("temperature", "top_p"))
     cell = shape.get(row, "messages")
     if cell is None:
-        prompt = prompt_of(shape.get(row, "prompt"))
-        return Request(prompt, prompt_tokens=size, max_tokens=limit, model=served)
+        request = Request(prompt_of(shape.get(row, "prompt")), max_tokens=limit, model=served)
+        return replace(request, prompt_tokens=size, temperature=heat, top_p=top_p)
     chat = messages_of(cell)
     if not chat or chat[-1].role != "user":
         raise Refused(f"a chat that ends with {chat[-1].role if chat else 'nothing'}")
     prompt_of(chat[-1].content)
     request = to_request(chat, model=served, max_tokens=limit)
+    request = replace(request, temperature=heat, top_p=top_p)
     return request if size is None else replace(request, prompt_tokens=size)

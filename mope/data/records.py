@@ -101,4 +101,5 @@ def _digest(example: Example) -> bytes:
         request.arrival_s, history.turn, history.prompts, history.lengths, history.answer_tail,
         history.tokens, sorted(example.lengths), example.group, example.source, example.cap,
     )  # fmt: skip
-    return hashlib.sha256(json.dumps(content).encode()).digest()
+    settings = [x for x in (request.temperature, request.top_p) if x is not None]
+    return hashlib.sha256(json.dumps([content, settings] if settings else content).encode()).digest()

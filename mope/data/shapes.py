@@ -47,6 +47,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "model": (*_under(_SENT, "model"), *_under(_CAME[1:], "model")),
     "max_tokens": _under(_SENT, "max_tokens", "max_completion_tokens", "max_output_tokens"),
     "cap": ("cap",),
+    **{name: _under(_SENT, name) for name in ("temperature", "top_p")},
     "finish": ("finish_reason", *_under(_CAME, "finish_reason", "choices")),
     "tail": ("prev_response_tail",),
     "prompt_tokens": (

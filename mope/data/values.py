@@ -107,6 +107,19 @@ def count_of(value: object, what: str) -> int | None:
     return int(value)
 
 
+def setting_of(value: object, what: str) -> float | None:
+    """A number of at least 0, such as a temperature; None where the cell is empty."""
+    if isinstance(value, str):
+        value = _number(value, what)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Refused(f"{what} is not a number")
+    if value < 0:
+        raise Refused(f"{what} is negative")
+    return float(value)
+
+
 def counts_of(value: object, what: str) -> tuple[int, ...]:
     """One or several counts; a list may also be written as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith("["):

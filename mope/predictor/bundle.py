@@ -22,7 +22,7 @@ from mope.predictor import layout
 from mope.predictor.backends import Backend, Packed, ask, open_backend
 from mope.predictor.calibration import Calibration, predicted_buckets
 from mope.predictor.config import BundleConfig
-from mope.predictor.features import NAMES
+from mope.predictor.features import ALL, NAMES, with_sampling
 from mope.predictor.floors import Floors
 from mope.predictor.inputs import Batch, Inputs, build_inputs
 from mope.predictor.mixture import mix, routed
@@ -93,7 +93,7 @@ class MoPE:
             else local_folder(source, revision)
         )
         config = BundleConfig.from_json(layout.read_text(folder, layout.CONFIG))
-        if config.features != NAMES:
+        if config.features not in (NAMES, ALL):
             raise BundleError("a bundle with other features", "those of this mope version", "train it again")
         layout.check_files(folder, config.files)
         bundle = cls(folder, config, open_backend(folder, config, backend, threads), _tokenizer(folder))
@@ -202,6 +202,8 @@ class MoPE:
         size = self.config.encoder.vocab_size
         try:
             found = build_inputs(requests, self.tokenizer, self.config.text, self.config.models)
+            if self.config.features == ALL:
+                found = replace(found, features=with_sampling(found.features, requests))
             found = self.overlays.read_as(found, requests, self.config.models)
             fits = found.ids.max(initial=0) < size
         except OverflowError:  # an id of more than 31 bits

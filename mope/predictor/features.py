@@ -46,6 +46,10 @@ CONTEXT: tuple[str, ...] = (
     "repeats_previous", "similarity", "similar_answer", "tail_ends_in", "tail_fences", "answer_trend",
 )  # fmt: skip
 NAMES: tuple[str, ...] = SURFACE + CONTEXT
+SAMPLING: tuple[str, ...] = ("temperature", "top_p")
+ALL: tuple[str, ...] = (
+    NAMES + SAMPLING
+)  # what the networks of a bundle read whose training data told the settings
 
 SEEN_PROMPTS = 8
 SEEN_LENGTHS = 32
@@ -78,6 +82,13 @@ def matrix(requests: Sequence[Request], tokens: Sequence[list[bytes]] | None = N
     # Packing is twice as fast as np.array on a list of Python numbers.
     packed = bytearray(struct.pack(f"{len(values)}f", *values))
     return np.frombuffer(packed, dtype=np.float32).reshape(len(requests), len(NAMES))
+
+
+def with_sampling(features: NDArray[np.float32], requests: Sequence[Request]) -> NDArray[np.float32]:
+    """`features` [n, len(NAMES)] with the sampling settings behind them, float32 [n, len(ALL)]."""
+    asked = [(request.temperature, request.top_p) for request in requests]
+    settings = np.array(asked, np.float64).reshape(len(requests), len(SAMPLING))  # None becomes NaN
+    return np.concatenate([features, settings.astype(np.float32)], axis=1)
 
 
 def _surface(values: list[float], prompt: str, found: list[bytes]) -> None:

@@ -79,12 +79,13 @@ class LexicalRouter:
     ) -> NDArray[np.float32]:
         """Calibrated probabilities in the order of `BUCKETS`, float32 [n, 3], each row summing to one.
 
-        `features` is `features.matrix(requests)`, where it is at hand already.
+        `features` is `features.matrix(requests)`, where it is at hand already; columns behind it are not read.
         """
         tokens = [words(head(request.prompt)) for request in requests]
         if features is None:
             features = matrix(requests, tokens)
-        margins = self.trees.margins(np.concatenate([features, self.ngrams(requests, tokens)], axis=1))
+        rows = np.concatenate([features[:, : len(NAMES)], self.ngrams(requests, tokens)], axis=1)
+        margins = self.trees.margins(rows)
         return softmax(margins * self.scale + self.shift).astype(np.float32)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -42,7 +42,7 @@ def test_known_models_keep_their_effect_and_new_ones_start_at_the_population(tin
     table = torch.arange(3.0)[:, None].expand(3, width).clone()
     origin.states[layout.PROXY][MODELS] = table
     known = replace(origin, config=replace(origin.config, models=("b", "a")))
-    models = known.models(("a", "c"))
+    models = known.config_of(replace(origin.config, models=("a", "c"))).models
     assert models == ("b", "a", "c")
     proxy = build("medium", replace(origin.config, models=models))
     known.states["medium"] = origin.states[layout.PROXY]
