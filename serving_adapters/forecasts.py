@@ -39,6 +39,8 @@ def as_forecast(value: object) -> Forecast | None:
 
     Taken: a `Forecast`, a `LengthForecast`, a number of tokens or its text, (low, tokens, high).
     """
+    if type(value) is int or type(value) is float:  # what nearly all are
+        return Forecast.of_tokens(float(value)) if 0 <= value < MOST else None
     if isinstance(value, Forecast):
         return value if _is_length(value.length.tokens) else None
     if isinstance(value, LengthForecast):

@@ -180,24 +180,27 @@ def test_a_bad_predictor_never_stops_serving(engine: Any, stock: Any, source: An
     settled(scheduler)
 
 
-def test_forecasts_are_asked_with_the_text_of_the_prompt(engine: Any) -> None:
-    from mope.serving_adapters.forecasts import Advice
+def test_the_bundle_that_ships_is_asked_with_the_text_of_the_prompt(engine: Any) -> None:
+    with lab.scheduler(engine, lab.fair(predictor="shipped", deadline_ms=60_000.0)) as scheduler:
+        advice = scheduler.ledger.controller.advice
+        source, texts = advice._source, []
 
-    texts: list[str] = []
+        def predict(asked: list[Any]) -> Any:
+            texts.extend(request.prompt for request in asked)
+            return source(asked)
 
-    def predict(asked: list[Any]) -> list[int]:
-        texts.extend(request.prompt for request in asked)
-        return [5] * len(asked)
-
-    with lab.scheduler(engine, lab.fair()) as scheduler:
-        controller = scheduler.ledger.controller
-        from mope.serving_adapters.vllm_adapter import _prompts
-
-        controller.advice = Advice(predict, deadline_ms=60_000.0)
-        scheduler.ledger._prompt_of = _prompts(lab.made[-1]["vllm_config"])
-        lab.run(engine, [lab.Job("a", prompt=3, tokens=8)] * 2)
-        controller.advice.close()
+        advice._source = predict
+        lab.run(engine, [lab.Job("a", prompt=3, tokens=200)] * 12)
+        for _ in range(100):
+            if sum(advice.counts.values()) == 24:
+                break
+            time.sleep(0.1)
+            scheduler.ledger.controller.step()
+        advice.close()
     assert texts[0] == "w4 w5 w6"
+    assert advice.counts == {"asked": 12, "used": 12}
+    assert scheduler.ledger.controller.scheduler.metrics().clients[0].fallbacks < 12
+    settled(scheduler)
 
 
 def test_the_seam_is_as_tested() -> None:
