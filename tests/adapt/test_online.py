@@ -170,6 +170,39 @@ def test_a_capped_answer_inside_the_interval_is_no_hit() -> None:
     assert tracker.down < down  # but it is certainly above the lower one
 
 
+def test_a_capped_answer_below_the_interval_is_no_miss() -> None:
+    calibrator = OnlineCalibrator()
+    for told, length in stream(random.Random(7), 300):
+        calibrator.observe(told, length)
+    tracker = calibrator._models[""].tracker
+    down = tracker.down
+    calibrator.observe(forecast(5.0), 3, capped=True)
+    assert tracker.down == down  # it may have gone on into the interval
+    calibrator.observe(forecast(5.0), 3)
+    assert tracker.down > down
+
+
+def test_what_a_changed_model_said_is_forgotten_by_the_population_and_its_clients() -> None:
+    calibrator, rng = OnlineCalibrator(OnlineConfig(per_client=True)), random.Random(13)
+    for told, length in stream(rng, 300, 1.0):
+        calibrator.observe(told, length, "a", "c")
+    told = forecast()
+    assert calibrator.correct(told, "unheard of").tokens > 2 * told.tokens
+    assert any(calibrator.observe(*pair, "a", "c") for pair in stream(rng, 100, -1.0))
+    assert len(calibrator.snapshot()["all"]["rows"]) == 1  # the answer that raised the alarm
+    assert [key[:2] for key in calibrator.snapshot()["clients"]] == [["a", "c"]]
+    assert len(calibrator.snapshot()["clients"][0][2]) == 1
+
+
+def test_the_model_and_the_client_unheard_of_for_longest_go_first() -> None:
+    calibrator = OnlineCalibrator(OnlineConfig(models=2, clients=2, per_client=True))
+    for name in ("a", "b", "a", "c"):
+        calibrator.observe(forecast(), 100, name, name)
+    found = calibrator.snapshot()
+    assert [name for name, _ in found["models"]] == ["a", "c"]
+    assert [key[:2] for key in found["clients"]] == [["a", "a"], ["c", "c"]]
+
+
 def test_one_hostile_client_of_half_the_traffic_moves_the_others_by_no_more_than_stated() -> None:
     for attack in (lambda t: 0, lambda t: 1_000_000, lambda t: round(t)):
         rng = random.Random(8)
