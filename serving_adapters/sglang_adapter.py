@@ -18,12 +18,12 @@ from typing import Any
 from mope.errors import ConfigError, MopeError
 from mope.serving_adapters import sglang_forecast
 from mope.serving_adapters.base import Controller
+from mope.serving_adapters.published import Published
 from mope.serving_adapters.registry import Adapter, check
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.sglang_order import FairOrder
 from mope.serving_adapters.sglang_requests import ORDER
 from mope.serving_adapters.sglang_seam import HOOKS, SORT, TOKENIZE, check_seam
-from mope.serving_adapters.vllm_metrics import Published
 
 log = logging.getLogger("sglang.mope")
 VARIABLE = "MOPE_SGLANG"

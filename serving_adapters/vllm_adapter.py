@@ -24,7 +24,7 @@ from mope.serving_adapters.vllm_queue import FairQueue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mope.serving_adapters.vllm_metrics import Published
+    from mope.serving_adapters.published import Published
 
 log = logging.getLogger("vllm.mope")  # below vLLM's own, so that its handlers show it
 PLACE = f"{__name__}.EquinoxScheduler"
@@ -73,7 +73,7 @@ class FairMixin:
         self.waiting = FairQueue(self.ledger, lambda: create_request_queue(policy))
         self.ranked = settings.victim == "fair" and policy == SchedulingPolicy.PRIORITY
         if log_stats:
-            from mope.serving_adapters.vllm_metrics import Published
+            from mope.serving_adapters.published import Published
 
             self.published = Published(settings)
         log.info(

@@ -142,7 +142,7 @@ def test_counters_only_grow_and_gauges_are_right_at_rest(monkeypatch: pytest.Mon
     client.Counter = client.Gauge = Metric  # type: ignore[attr-defined]
     client.REGISTRY = type("R", (), {"_names_to_collectors": {}})()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prometheus_client", client)
-    from mope.serving_adapters.vllm_metrics import Published
+    from mope.serving_adapters.published import Published
 
     settings = Settings(clock="steps", metrics_s=3600.0, weights={"a": 1.0})
     control, published = Controller(settings), Published(settings)

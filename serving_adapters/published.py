@@ -1,8 +1,8 @@
-"""Counters of tenants in the Prometheus registry that vLLM serves at /metrics.
+"""Counters of tenants in the Prometheus registry that an engine serves at /metrics.
 
-Updated about once a second, and never for more than a hundredth of the time. Where vLLM runs its engine in a process
-of its own (it usually does), set `PROMETHEUS_MULTIPROC_DIR` to an empty folder before it starts: only then does
-/metrics show what that process counts.
+Updated about once a second, and never for more than a hundredth of the time. Where an engine's scheduler runs in a
+process of its own (vLLM's usually does), set `PROMETHEUS_MULTIPROC_DIR` to an empty folder before it starts: only
+then does /metrics show what that process counts.
 """
 
 from __future__ import annotations
