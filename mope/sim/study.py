@@ -43,7 +43,7 @@ CHUNKED = {"loop": "chunked", "admission": "prompt", "step_tokens": 1024}
 OWN = {"loop": "chunked", "admission": "reserve", "step_tokens": 1024}
 MOPE, SINGLE = "noise:33", "noise:80"  # the paper's errors of its mixture and of a single proxy, in tokens
 BERT = "confusion:bert-lmsys"
-EQUINOX = "equinox:alpha=0.7,beta=0.3,delta=0.1"  # the paper's numbers, whatever the defaults
+EQUINOX = "equinox:preset=paper"  # whatever the defaults
 Tell = Callable[[str], None]
 
 
