@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from mope.errors import BadInput, MopeError
 from mope.extras import require
-from mope.serving_adapters.asgi import (
+from mope.serving_adapters.asgi import FairMiddleware, MiddlewareConfig
+from mope.serving_adapters.base import Controller
+from mope.serving_adapters.door import Door
+from mope.serving_adapters.forecasts import Advice
+from mope.serving_adapters.forward import Forward
+from mope.serving_adapters.gate import Gate, GateConfig
+from mope.serving_adapters.http_parts import (
     PROMETHEUS,
     App,
-    FairMiddleware,
-    MiddlewareConfig,
     Receive,
     Scope,
     Send,
@@ -30,11 +34,6 @@ from mope.serving_adapters.asgi import (
     refuse,
     tenant_of,
 )
-from mope.serving_adapters.base import Controller
-from mope.serving_adapters.door import Door
-from mope.serving_adapters.forecasts import Advice
-from mope.serving_adapters.forward import Forward
-from mope.serving_adapters.gate import Gate, GateConfig
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tag_door import TagDoor, nothing_foreseen
 from mope.serving_adapters.tags import FairTagger

@@ -11,11 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from posixpath import normpath
-from typing import Any
 
 from mope.equinox import Refused
 from mope.errors import BadInput
@@ -23,20 +19,28 @@ from mope.serving_adapters.base import Controller
 from mope.serving_adapters.door import Door, Gone, Slot
 from mope.serving_adapters.forecasts import make_advice
 from mope.serving_adapters.gate import Gate, GateConfig, GateFull
+from mope.serving_adapters.http_parts import (
+    PROMETHEUS,
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    parsed,
+    plain_path,
+    read_body,
+    refuse,
+    tenant_of,
+)
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tag_door import Polled, TagDoor, nothing_foreseen
 from mope.serving_adapters.tags import FairTagger, tagged
 from mope.serving_adapters.wire import Meter, asking_usage, asks_usage, read_request
 from mope.settings import apply_settings, parse_settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 GATE_VARIABLE, TAGS_VARIABLE = "MOPE_GATE", "MOPE_TAGS"
-JSON, PROMETHEUS = b"application/json", b"text/plain; version=0.0.4"
+BYTES_RETRY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class MiddlewareConfig:
         metadata={"help": "ask for the usage at the end of streams, and hide it where the client did not"},
     )
     max_body: int = field(default=32 * 2**20, metadata={"help": "bytes of a request body"})
+    max_held: int = field(
+        default=2**30, metadata={"help": "bytes of all bodies that wait or are served; more are turned away"}
+    )
     metrics_path: str = field(default="/mope/metrics", metadata={"help": "GET here gives Prometheus text"})
 
 
@@ -66,6 +73,7 @@ class FairMiddleware:
         self.app = app
         self.door = door or door_from_environment()
         self.config = config or MiddlewareConfig()
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +86,7 @@ class FairMiddleware:
             await self.app(scope, receive, send)
 
     async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body, wait at the door, serve, count."""
+        """Read the body, and hold it only where there is room."""
         try:
             body = await read_body(receive, self.config.max_body)
         except BadInput as error:
@@ -86,13 +94,24 @@ class FairMiddleware:
             return
         if body is None:
             return
+        if self._held + len(body) > self.config.max_held:
+            await refuse(send, 429, "too many bytes are waiting", BYTES_RETRY_S)
+            return
+        self._held += len(body)
+        try:
+            await self._admit(scope, receive, send, body)
+        finally:
+            self._held -= len(body)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Wait at the door, serve, count."""
         asked = parsed(body)
         request = read_request(asked, tenant_of(scope, asked, self.config.tenant_from))
         gone = asyncio.ensure_future(receive())
         try:
             async with self.door.slot(request, gone) as slot:
-                hide, body = self._changed(asked, body, slot.priority)
-                await self._serve(slot, scope, Replay(body, gone), send, hide)
+                hide, changed = self._changed(asked, body, slot.priority)
+                await self._serve(slot, scope, Replay(changed, gone), send, hide)
         except Gone:
             return
         except GateFull as full:
@@ -159,11 +178,6 @@ class Replay:
         return await asyncio.shield(self._after)
 
 
-def plain_path(path: str) -> str:
-    """As servers and HTTP clients may read it: no way around the door through //, /./ or /x/../."""
-    return normpath("/" + path.lstrip("/"))
-
-
 def door_from_environment() -> Door:
     """As MOPE_EQUINOX (see `Settings`) and one of the others say.
 
@@ -177,66 +191,3 @@ def door_from_environment() -> Door:
     pairs = [pair for pair in os.environ.get(GATE_VARIABLE, "").split(",") if pair.strip()]
     config = apply_settings(GateConfig(), parse_settings(pairs, GateConfig))
     return Gate(Controller(settings, advice=advice), config)
-
-
-async def read_body(receive: Receive, most: int) -> bytes | None:
-    """The whole body; None where the client went away. Raises `BadInput` on one that is too large."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise BadInput("a request body that is too large", f"at most {most} bytes")
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def parsed(body: bytes) -> object:
-    """The JSON value of a body; None where it is none."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def tenant_of(scope: Scope, body: object, carriers: tuple[str, ...]) -> str:
-    """Whose request it is, by the first carrier that is there; empty where none is."""
-    headers = {name.lower(): value for name, value in scope["headers"]}
-    for carrier in carriers:
-        kind, _, name = carrier.partition(":")
-        found: object = None
-        if kind == "header":
-            found = headers.get(name.lower().encode("latin-1"), b"").decode("latin-1")
-        elif kind == "key":
-            found = hashed_key(headers.get(b"authorization") or headers.get(b"x-api-key") or b"")
-        elif isinstance(body, dict):
-            found = body.get(kind)
-        if isinstance(found, str) and found:
-            return found
-    return ""
-
-
-def hashed_key(header: bytes) -> str:
-    """A name for an API key that does not give it away; empty for none."""
-    key = header.strip()
-    return f"key-{blake2b(key, digest_size=8).hexdigest()}" if key else ""
-
-
-async def answer(
-    send: Send, status: int, body: str, *, content_type: bytes = JSON, headers: tuple[Any, ...] = ()
-) -> None:
-    """A whole response."""
-    data = body.encode("utf-8", "replace")
-    found = [(b"content-type", content_type), (b"content-length", str(len(data)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": found})
-    await send({"type": "http.response.body", "body": data})
-
-
-async def refuse(send: Send, status: int, reason: str, retry_after_s: float | None = None) -> None:
-    """An error in the form OpenAI's clients read."""
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
-    error = {"error": {"message": reason, "type": kind, "code": status}}
-    wait = () if retry_after_s is None else ((b"retry-after", str(round(retry_after_s)).encode()),)
-    await answer(send, status, json.dumps(error), headers=wait)

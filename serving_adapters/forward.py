@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mope.errors import BadInput, ConfigError
 from mope.extras import require
-from mope.serving_adapters.asgi import Message, Receive, Scope, Send, read_body, refuse
+from mope.serving_adapters.http_parts import Receive, Scope, Send, read_body, refuse
 
 if TYPE_CHECKING:
     import httpx2
@@ -96,8 +96,3 @@ class Forward:
 
 def _without(headers: Iterable[tuple[bytes, bytes]], names: set[bytes]) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in headers if name.lower() not in names]
-
-
-def lifespan_done(message: Message) -> dict[str, Any]:
-    """The answer to a lifespan message."""
-    return {"type": f"{message['type']}.complete"}

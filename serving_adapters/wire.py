@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mope.chat import estimate_tokens
 from mope.errors import PromptError
-from mope.types import Message, Request, Usage
+from mope.types import History, Message, Request, Usage
 
 MAX_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 PROMPTS = ("messages", "prompt", "input")
 MOST = 2**31
+KEPT_CHARS = 2**16  # of a prompt, half from either end: more than a predictor reads
 KEPT_BYTES = 8 * 2**20  # of an answer that is not streamed, and of one line of one that is
 
 
@@ -30,13 +32,21 @@ def read_request(body: object, client: str) -> Request:
     chat = _chat(asked)
     texts, ids = list(_texts(asked)), _ids(asked)
     return Request(
-        prompt=chat.prompt if chat else "\n".join(texts),
+        prompt=_cut(chat.prompt if chat else "\n".join(texts)),
         client=client,
-        history=chat.history if chat else Request("").history,
+        history=_cut_history(chat.history) if chat else History(),
         prompt_tokens=min(ids + sum(map(estimate_tokens, texts)), MOST),
         max_tokens=None if most is None else min(most * copies, MOST),
         model=model if isinstance(model, str) else None,
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= KEPT_CHARS else text[: KEPT_CHARS // 2] + text[-KEPT_CHARS // 2 :]
+
+
+def _cut_history(history: History) -> History:
+    return replace(history, prompts=tuple(map(_cut, history.prompts)))
 
 
 def _chat(asked: object) -> Request | None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mope.serving_adapters.asgi import FairMiddleware, MiddlewareConfig, plain_path, tenant_of
+from mope.serving_adapters.asgi import FairMiddleware, MiddlewareConfig
 from mope.serving_adapters.base import Controller
 from mope.serving_adapters.gate import Gate, GateConfig
+from mope.serving_adapters.http_parts import plain_path, tenant_of
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tag_door import TagDoor
 from mope.serving_adapters.tags import FairTagger, TagConfig
@@ -204,6 +205,22 @@ def test_the_hidden_usage_leaves_no_trace_however_the_stream_is_cut(cuts: list[i
 def test_bodies_are_read_leniently(body: object, tokens: int, most: int | None, prompt: str) -> None:
     found = read_request(body, "a")
     assert (found.prompt_tokens, found.max_tokens, found.prompt) == (tokens, most, prompt)
+
+
+def test_a_huge_prompt_is_counted_whole_and_kept_in_part() -> None:
+    text = "a" * 10**6 + "z"
+    chat = [
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": text},
+    ]
+    for body in ({"prompt": text}, {"messages": chat}):
+        found = read_request(body, "a")
+        assert found.prompt_tokens is not None
+        assert found.prompt_tokens >= 250_000
+        assert len(found.prompt) == 2**16
+        assert found.prompt.endswith("az")
+        assert sum(map(len, found.history.prompts)) <= 2**16
 
 
 def test_deep_nesting_is_read_without_recursion() -> None:

@@ -248,6 +248,22 @@ def test_forecasts_and_tags_as_a_service() -> None:
     run(world())
 
 
+def test_bodies_that_wait_are_bounded_together() -> None:
+    async def world() -> None:
+        async with worlds(middleware=MiddlewareConfig(max_held=3000)) as here:
+            here.behind.go.clear()
+            tasks = [asyncio.ensure_future(here.complete("a", prompt="x" * 1000)) for _ in range(2)]
+            while len(here.behind.bodies) < 2:
+                await asyncio.sleep(0.002)
+            status, text = await here.complete("a", prompt="x" * 1000)
+            assert (status, "bytes are waiting" in text) == (429, True)
+            here.behind.go.set()
+            assert [status for status, _ in await asyncio.gather(*tasks)] == [200, 200]
+            assert (await here.complete("a", prompt="x" * 1000))[0] == 200
+
+    run(world())
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Any:
     from mope.forecast import Forecaster
