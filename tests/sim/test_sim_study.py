@@ -231,8 +231,9 @@ def test_the_quantile_of_memory_is_tuned_and_tested_apart(monkeypatch: pytest.Mo
     assert found["tried"][-1] == {
         "quantile": 0.9, "throughput": 1.0, "ttft_p99": 1.0, "gap_share": 1.0, "allowed": True,
     }  # fmt: skip
-    allowed = [row for row in found["tried"] if row["allowed"]]
-    assert found["best"] == max(allowed, key=lambda row: row["throughput"])["quantile"]
+    best = max(found["tried"], key=lambda row: row["throughput"])
+    assert found["best"] == best["quantile"]
+    assert best["allowed"] or not found["wins"]
     assert {row["scenario"] for row in found["compared"]} == {few[1][0].name}
 
 
