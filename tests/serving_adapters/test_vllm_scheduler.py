@@ -279,6 +279,23 @@ def test_tenants_come_from_the_first_carrier_that_names_one() -> None:
         names("user")
 
 
+def test_weights_and_groups_share_the_engine() -> None:
+    setting = Settings(
+        policy="vtc:forecast",
+        clock="steps",
+        weights={"gold": 3.0},
+        groups={"gold-1": "gold", "gold-2": "gold"},
+    )
+    scheduler = fair(setting, seats=4)
+    for n in range(100):
+        for tenant in ("gold-1", "gold-2", "plain"):
+            scheduler.add_request(Request(f"{tenant}-{n}", tenant, length=4, forecast=4))
+    for _ in range(100):
+        scheduler.step()
+    served = {one.client: one.finished for one in scheduler.ledger.controller.scheduler.metrics().clients}
+    assert served == {"gold": 75, "plain": 25}
+
+
 def test_a_policy_that_refuses_cannot_be_used() -> None:
     with pytest.raises(ConfigError, match="rpm"):
         fair(Settings(policy="rpm:3"))
