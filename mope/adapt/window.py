@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mope.adapt.scores import Ends
 
-AGE = 4  # a score is forgotten after AGE * size requests, so that who has left does not speak for ever
+HALF = 2  # who sends counts over the latest HALF to 2 * HALF times `size` requests; then it is forgotten
 
 
 class Entry(NamedTuple):
@@ -116,7 +116,7 @@ class Window(Sorted):
         super().__init__()
         self.size, self.share, self.need = size, share, need
         self.arrivals = 0
-        self.traffic = Traffic(AGE * size // 2)
+        self.traffic = Traffic(HALF * size)
         self.entries: OrderedDict[int, Entry] = OrderedDict()  # by number of arrival
         self.own: dict[str, deque[int]] = {}
 
@@ -124,7 +124,6 @@ class Window(Sorted):
         """Take in a score; False where it only took the place of the client's own, being above its share."""
         self.arrivals += 1
         sent = self.traffic.add(client)
-        self._forget_old()
         mine = self.own.get(client)
         count = len(mine) if mine else 0
         room = self.room(sent, len(self.entries) - count, len(self.own) - bool(mine))
@@ -149,11 +148,6 @@ class Window(Sorted):
         for place, (number, entry) in enumerate(list(self.entries.items())):
             if not wanted(place, entry):
                 self._drop(number)
-
-    def _forget_old(self) -> None:
-        before = self.arrivals - AGE * self.size
-        while self.entries and (oldest := next(iter(self.entries))) < before:
-            self._drop(oldest)
 
     def _put(self, scores: Ends, client: str) -> None:
         self.entries[self.arrivals] = Entry(scores, client)

@@ -124,7 +124,7 @@ def _curve(curve: Curve) -> Table:
     table.add_row(
         "twice the data would save", f"{gain['value']:.1f}", f"{gain['low']:.1f} to {gain['high']:.1f}"
     )
-    table.add_row(f"judged on {curve.judged:,} examples; at most {MOST_A_GROUP} a prompt or conversation")
+    table.add_row(f"judged on {curve.judged:,} examples, at most {MOST_A_GROUP} a group")
     return table
 
 

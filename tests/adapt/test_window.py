@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mope.adapt.scores import Ends, quantile
-from mope.adapt.window import AGE, Window
+from mope.adapt.window import HALF, Window
 
 
 def fill(window: Window, rows: list[tuple[float, str]]) -> list[bool]:
@@ -41,7 +41,7 @@ def test_who_spoke_first_gives_way_as_others_come() -> None:
 def test_who_has_left_is_forgotten() -> None:
     window = Window(10, 0.1, 5)
     fill(window, [(1.0, f"c{n}") for n in range(9)])
-    fill(window, [(0.0, "a")] * (AGE * 10 + 10))
+    fill(window, [(0.0, "a")] * (2 * HALF * 10 + 10))
     assert {entry.client for entry in window.entries.values()} == {"a"}
     assert len(window) == 10
 
