@@ -71,7 +71,7 @@ class FairMiddleware:
 
     def __init__(self, app: App, door: Door | None = None, config: MiddlewareConfig | None = None) -> None:
         self.app = app
-        self.door = door or door_from_environment()
+        self.door = door_from_environment() if door is None else door
         self.config = config or MiddlewareConfig()
         self._held = 0
 

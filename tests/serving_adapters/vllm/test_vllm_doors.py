@@ -57,6 +57,7 @@ def proxy(vllm: str) -> Iterator[tuple[str, Any]]:
     """`mope serve` with a gate of four slots before it, and its gate."""
     import uvicorn
 
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request otherwise
     from mope.server import ServeConfig, Service
 
     service = Service(ServeConfig(vllm, gate=GateConfig(slots=4), settings=Settings()))
