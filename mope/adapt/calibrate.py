@@ -97,7 +97,7 @@ def fit(bundle: MoPE, seen: Observed, start: Overlay) -> tuple[Overlay, Column]:
     for k, part in parts.items():
         here = seen.fold == k
         tested = replace(part, spread=spread, ends=ends.of(~here))
-        column.put(np.flatnonzero(here), forecasts(bundle, seen.take(here), tested))
+        column = column.put(np.flatnonzero(here), forecasts(bundle, seen.take(here), tested))
     whole = located(bundle, seen, start)
     return replace(whole, spread=spread, ends=ends.of(np.ones(len(seen), np.bool_))), column
 

@@ -52,12 +52,15 @@ class Column:
     high: FloatArray | None = None
     probabilities: FloatArray | None = None
 
-    def put(self, rows: NDArray[np.int64], other: Column) -> None:
-        """The rows' forecasts replaced by those of `other`, which has what this column has."""
+    def put(self, rows: NDArray[np.int64], other: Column) -> Column:
+        """This column with the rows' forecasts of `other`, which has what this one has."""
+        found = {}
         for field in fields(self):
-            mine, new = getattr(self, field.name), getattr(other, field.name)
+            mine = getattr(self, field.name)
             if mine is not None:
-                mine[rows] = new
+                found[field.name] = mine.copy()
+                found[field.name][rows] = getattr(other, field.name)
+        return Column(**found)
 
 
 class MoPE:
@@ -289,7 +292,7 @@ class MoPE:
             for overlay, at in self.overlays.places(requests):
                 if overlay is not None:
                     own = inputs.features[at], experts[at], probabilities[at]
-                    column.put(at, self.adapted(overlay, name, *own))
+                    column = column.put(at, self.adapted(overlay, name, *own))
             columns[f"MoPE (routed, {name})"] = column
         if true_lengths is not None:
             true = self.config.bounds.bucket(true_lengths)

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mope.adapt.calibrate import NoGain, calibrate
+from mope.adapt.calibrate import NoGain, calibrate, fit, located
+from mope.adapt.observed import observe
 from mope.data.records import Example, LengthData
 from mope.data.synthetic import synthetic
 from mope.errors import DataError
 from mope.predictor.bundle import MoPE
+from mope.predictor.overlay import Overlay
 from mope.predictor.overlays import Overlays
 from mope.types import Request
 
@@ -121,3 +123,15 @@ def test_cut_answers_are_not_taken_for_lengths(
     errors = [np.abs(np.log(tokens / true.lengths)).mean() for tokens in (known, taken)]
     assert errors[0] < 0.7 * errors[1]
     assert known.max() > 1.2 * cap
+
+
+def test_what_was_observed_stays_as_it_was(bundle: MoPE, log: Callable[..., LengthData]):
+    """The fit by folds once wrote its shifted chances into what the last fit then read."""
+    examples = log(lambda tokens: 3 * tokens if tokens > 60 else tokens / 3).examples
+    seen = observe(bundle, examples, "")
+    before = {name: getattr(seen, name).copy() for name in seen.__dataclass_fields__}
+    found, _ = fit(bundle, seen, Overlay("new"))
+    for name, values in before.items():
+        assert np.array_equal(getattr(seen, name), values, equal_nan=True), name
+    whole = located(bundle, seen, Overlay("new"))
+    assert (found.router, found.knots, found.ridge) == (whole.router, whole.knots, whole.ridge)

@@ -133,6 +133,12 @@ def test_an_overlay_beside_the_bundle_answers_for_its_model(copy: Path):
     for name in ("MoPE (routed, hard)", "MoPE (routed, soft)"):
         ratio = (columns[name].tokens + 1) / (plain[name].tokens + 1)
         assert ratio == pytest.approx([2, 1, 1] * 9, rel=1e-3)
+    adapted.overlays.by_model["org/new model"] = Overlay("org/new model", router=(9.0, 0.0, -9.0))
+    shifted = adapted.columns(prompts)
+    chances = [shifted[f"MoPE (routed, {name})"].probabilities for name in ("hard", "soft")]
+    assert chances[0] is not None
+    assert chances[1] is not None
+    assert (chances[0] == chances[1]).all()  # one shift, not one on top of the other
     assert [f.tokens for f in MoPE.from_pretrained(copy, overlay="none").predict(prompts)] == pytest.approx(
         before
     )

@@ -1,0 +1,88 @@
+"""How much of what can be known a bundle knows: castillo's ten answers a prompt, model by model.
+
+    python scripts/adapt_castillo.py PROMPTS LENGTHS [--bundle BUNDLE] --output docs/adapt_castillo
+
+On the test part, which training never saw: skill = (constant - bundle) / (constant - floor) of absolute errors. The
+constant is the median of the model's training answers, the floor the median of the same prompt's other nine answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mope import metrics
+from mope.bench import machine
+from mope.bootstrap import Interval, interval
+from mope.data.load import read_examples
+from mope.data.split import split
+from mope.predictor.bundle import MoPE
+from mope.rows import Rows, collect
+
+FloatArray = NDArray[np.float64]
+
+
+def floors(rows: Rows) -> FloatArray:
+    """Each answer's distance to the median of its prompt's others; only sums over whole prompts are used."""
+    errors = [
+        metrics.leave_one_out_errors(e.lengths) if len(e.lengths) > 1 else np.array([np.nan])
+        for e in rows.data.examples
+    ]
+    return np.concatenate(errors)
+
+
+def skill(
+    rows: Rows, where: NDArray[np.bool_], constant: float, said: FloatArray, floor: FloatArray
+) -> Interval:
+    """The skill on some rows, with its interval over prompts."""
+    where = where & ~np.isnan(floor)
+    weights = rows.weights[where]
+    truth = rows.truth[where]
+    parts = [np.abs(truth - constant), np.abs(truth - said[where]), floor[where]]
+    sums = rows.groups.take(where).sums(*(weights * part for part in parts))
+    return interval(lambda s: metrics.skill(s[..., 0], s[..., 1], s[..., 2]), sums)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("prompts")
+    parser.add_argument("lengths")
+    parser.add_argument("--bundle", default=None)
+    parser.add_argument("--output", type=Path, required=True)
+    asked = parser.parse_args()
+    data, bundle = read_examples([asked.prompts, asked.lengths]), MoPE.from_pretrained(asked.bundle)
+    rows, train = collect(bundle, data, "test"), data.take(split(data)["train"])
+    floor, said = floors(rows), rows.columns[rows.default].tokens
+    models = np.array(rows.data.models)[rows.example]
+    found = []
+    for name in sorted(set(rows.data.models)):
+        known = [n for e in train.examples if e.request.model == name for n in e.lengths]
+        here = models == name
+        got = skill(rows, here, float(np.median(known)), said, floor)
+        mean = {
+            "constant": np.abs(rows.truth[here] - np.median(known)), "bundle": np.abs(rows.truth - said)[here],
+            "floor": floor[here],
+        }  # fmt: skip
+        errors = {
+            key: metrics.mean(v[~np.isnan(v)], rows.weights[here][~np.isnan(v)]) for key, v in mean.items()
+        }
+        found.append(
+            {"model": name, "prompts": len(set(rows.example[here])), **errors, "skill": list(_ends(got))}
+        )
+        print(name, found[-1]["skill"], flush=True)
+    plain = {**machine(), "bundle": asked.bundle or "the one that ships", "models": found}
+    asked.output.with_suffix(".json").write_text(json.dumps(plain, indent=1, default=float) + "\n")
+
+
+def _ends(value: Interval) -> tuple[float, float, float]:
+    return value.value, value.low, value.high
+
+
+if __name__ == "__main__":
+    main()

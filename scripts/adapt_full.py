@@ -1,0 +1,62 @@
+"""The first few held-out models of `adapt_models.py`, trained fully on all of their data, from the same bundle.
+
+    python scripts/adapt_full.py PROMPTS LENGTHS --more DATA... --work DIR --models 4 --output docs/adapt_full
+
+As `mope train --from DIR/bundle` would, on every prompt of the model but the fifth that is kept for the test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from adapt_models import TEST, held_out, others, share
+
+from mope.bench import machine
+from mope.data.load import read_examples
+from mope.data.records import LengthData
+from mope.predictor.bundle import MoPE
+from mope.training.recipe import load_recipe
+from mope.training.train import train
+
+SETTINGS = (
+    "threads=1", "epochs.proxy=6", "epochs.proxy_tower=4", "epochs.router=4", "epochs.experts=4", "epochs.joint=0",
+    "min_model_rows=5",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("prompts")
+    parser.add_argument("lengths")
+    parser.add_argument("--more", nargs="*", default=[])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--output", type=Path, required=True)
+    asked = parser.parse_args()
+    data, seen = read_examples([asked.prompts, asked.lengths]), {e.group for e in others(asked.more)}
+    found = []
+    for name in held_out(set(data.models))[: asked.models]:
+        mine = [e for e in data.examples if e.request.model == name]
+        log = LengthData([e for e in mine if share(f"test:{e.group}") >= TEST])
+        test = LengthData([e for e in mine if share(f"test:{e.group}") < TEST and e.group not in seen])
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = load_recipe("shipped", settings=SETTINGS)
+            trained = train(recipe, log, Path(folder) / "bundle", origin=asked.work / "bundle")
+            columns = MoPE.from_pretrained(trained, backend="torch").columns(test.requests)
+        errors = {key: float(np.abs(column.tokens - test.lengths).mean()) for key, column in columns.items()}
+        found.append({"model": name, "prompts": len(log), "seconds": time.perf_counter() - began, **errors})
+        print(found[-1], flush=True)
+        plain = {**machine(), "settings": SETTINGS, "models": found}
+        asked.output.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
