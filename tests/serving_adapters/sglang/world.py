@@ -69,6 +69,9 @@ def sampling(one: Sent) -> dict[str, Any]:
     words: dict[str, Any] = {"max_new_tokens": one["tokens"], "temperature": 0, "ignore_eos": True}
     if "forecast" in one:
         words["custom_params"] = {"predicted_tokens": one["forecast"]}
+    if "bound" in one:  # the length is not to be read off the bound
+        words["max_new_tokens"] = one["bound"]
+        words["custom_params"] = {**words.get("custom_params", {}), "ends_at": one["tokens"]}
     return words
 
 

@@ -19,6 +19,7 @@ def register() -> None:
 
     scheduler = "sglang.srt.managers.scheduler.Scheduler"
     HookRegistry.register(f"{scheduler}.process_batch_result", ended, HookType.AFTER)
+    HookRegistry.register("sglang.srt.managers.schedule_batch.Req.update_finish_state", ends, HookType.BEFORE)
     apply_hooks = HookRegistry.apply_hooks
 
     def last() -> None:
@@ -42,6 +43,15 @@ def ended(result: Any, scheduler: Any, batch: Any, *args: Any, **named: Any) -> 
     with Path(FOLDER, f"served-{os.getpid()}").open("a") as file:
         file.write(served(batch) + "\n")
     return result
+
+
+def ends(req: Any, *args: Any, **named: Any) -> None:
+    """A request with `ends_at` ends there, as if at a token of its own choice: its bound tells nobody the length."""
+    from sglang.srt.managers.schedule_batch import FINISH_LENGTH
+
+    ends_at = (req.sampling_params.custom_params or {}).get("ends_at")
+    if ends_at and len(req.output_ids) >= ends_at and not req.finished():
+        req.to_finish = FINISH_LENGTH(length=ends_at)
 
 
 def served(batch: Any) -> str:
