@@ -113,8 +113,9 @@ def models(place: Path) -> None:
         CLIPImageProcessor(size=size, crop_size={"height": 336, "width": 336}), _tokenizer(32064, "<image>", 32000),
         patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
     )  # fmt: skip
-    llava.save_pretrained(place / "llava-hf/llava-1.5-7b-hf")
-    processor.save_pretrained(place / "llava-hf/llava-1.5-7b-hf")
+    for name in ("llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-3B-Instruct"):  # any that takes images will do
+        llava.save_pretrained(place / name)
+        processor.save_pretrained(place / name)
 
 
 def _tokenizer(size: int, special: str = "", at: int = 0) -> Any:
