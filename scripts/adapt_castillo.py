@@ -1,6 +1,6 @@
 """How much of what can be known a bundle knows: castillo's ten answers a prompt, model by model.
 
-    python scripts/adapt_castillo.py PROMPTS LENGTHS [--bundle BUNDLE] --output docs/adapt_castillo
+    python scripts/adapt_castillo.py PROMPTS LENGTHS [--bundle BUNDLE] --output docs/adapt/castillo
 
 On the test part, which training never saw: skill = (constant - bundle) / (constant - floor) of absolute errors. The
 constant is the median of the model's training answers, the floor the median of the same prompt's other nine answers.

@@ -1,6 +1,6 @@
 """The first few held-out models of `adapt_models.py`, trained fully on all of their data, from the same bundle.
 
-    python scripts/adapt_full.py PROMPTS LENGTHS --more DATA... --work DIR --models 4 --output docs/adapt_full
+    python scripts/adapt_full.py PROMPTS LENGTHS --more DATA... --work DIR --models 4 --output docs/adapt/full
 
 As `mope train --from DIR/bundle` would, on every prompt of the model but the fifth that is kept for the test.
 """

@@ -1,6 +1,6 @@
 """Served models that a bundle has never seen: as it is, calibrated from a log, and predictors of the log alone.
 
-    python scripts/adapt_models.py PROMPTS LENGTHS --work DIR --more DATA... --output docs/adapt_models
+    python scripts/adapt_models.py PROMPTS LENGTHS --work DIR --more DATA... --output docs/adapt/models
 
 PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). 40 models and a fifth of the prompts, by
 hash, are kept from the bundle, which DIR/bundle holds; where it is not there it is trained on the rest and on the
@@ -27,6 +27,7 @@ from mope.adapt.standin import chosen
 from mope.bench import machine
 from mope.data.load import read_examples
 from mope.data.records import Example, LengthData
+from mope.data.split import part_of
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.overlay import Overlay
@@ -103,13 +104,15 @@ class Said:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Lengths [models, P] (NaN where there is none) of prompts, which of them are for the test, and what was said."""
+    """Lengths [models, P] (NaN where there is none) of prompts, which of them are for the test, which the bundle was
+    trained on (other models' answers to them), and what was said."""
 
     names: list[str]
     lengths: FloatArray
     limits: FloatArray
     test: NDArray[np.bool_]
     fold: NDArray[np.int64]
+    read: NDArray[np.bool_]
     said: Said
 
     def observed(self, model: int, rows: NDArray[np.int64], as_known: int) -> Observed:
@@ -134,7 +137,8 @@ def world(data: LengthData, said: Said, groups: list[str], seen: set[str]) -> Wo
         limits[at] = np.inf if example.limit is None else example.limit
     test = np.array([share(f"test:{group}") < TEST and group not in seen for group in groups])
     lengths[:, [share(f"test:{group}") < TEST and group in seen for group in groups]] = np.nan
-    return World(names, lengths, limits, test, np.array([fold_of(g) for g in groups]), said)
+    read = np.array([part_of(group) == "train" for group in groups])
+    return World(names, lengths, limits, test, np.array([fold_of(g) for g in groups]), read, said)
 
 
 def judge(bundle: MoPE, here: World, model: int, draw: int) -> dict[str, float]:
@@ -142,6 +146,7 @@ def judge(bundle: MoPE, here: World, model: int, draw: int) -> dict[str, float]:
     there = ~np.isnan(here.lengths[model])
     test, pool = np.flatnonzero(here.test & there), np.flatnonzero(~here.test & there)
     pool = np.random.default_rng([draw, model]).permutation(pool)
+    pool = pool[np.argsort(here.read[pool], kind="stable")]  # a log is of prompts that no training has seen
     plain = here.observed(model, test, 0)
     zero = errors(bundle, plain, forecasts(bundle, plain, Overlay("zero")))
     row = {"zero": _mean(zero, "mae"), "zero coverage": _mean(zero, "coverage")}

@@ -1,6 +1,6 @@
 """Sources that training never saw: the order of lengths on each chat source, learned from all the others.
 
-    python scripts/adapt_sources.py FOLDER --work DIR --output docs/adapt_sources
+    python scripts/adapt_sources.py FOLDER --work DIR --output docs/adapt/sources
 
 FOLDER holds the tables of prompts. At most 2,500 conversations of a source (by hash) are read. The predictor is
 small, so that twelve trainings cost minutes: mean-pooled states of the pretrained encoder (not trained, cut at 72
