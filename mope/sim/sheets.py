@@ -172,7 +172,9 @@ def ratio_cell(row: Row) -> str:
 
 
 def _mark(row: Row) -> str:
-    return "" if row["judged"] == "same" else str(row["judged"])
+    """better or worse; nothing where the cell shows no difference."""
+    nothing = 1.0 if row["ratio"] else 0.0
+    return "" if row["judged"] == "same" or round(row["value"], 3) == nothing else str(row["judged"])
 
 
 def mean_cell(value: Mapping[str, float]) -> str:
