@@ -35,8 +35,8 @@ HEAD = """# What data is good for
 - **bounds**: the usual percentiles 33, 66, 99 where all three buckets are filled, else the cut that parts the answers
   most evenly.
 - **noise floor** where prompts were answered several times: the error of the median of the same prompt's other
-  answers, which no forecast can be expected to beat, beside the error of each model's median. Several decodings of
-  one model count as one.
+  answers, which no forecast can be expected to beat, beside the error of each model's median. Other
+  sampling settings make another example.
 - **learning curve**: the error of boosted trees on cheap features at 1/16, 1/8, 1/4, 1/2 and all of the train
   part of at most {sample:,} examples, 16 a prompt or conversation, judged on the validation and calibration
   parts (the test part stays unseen), and a power law `floor + scale * n ** -power` through the five: what is
