@@ -30,7 +30,9 @@ def foretold(predictor: str, scenario: Scenario, folder: Path) -> str:
     if predictor.partition(":")[0] in KINDS:
         return predictor
     if predictor != SHIPPED and not Path(predictor).exists() and "/" not in predictor:
-        raise ConfigError(f"predictor {predictor!r}", f"{WORDS}, or a bundle: a folder, a Hub id, or {SHIPPED}")
+        raise ConfigError(
+            f"predictor {predictor!r}", f"{WORDS}, or a bundle: a folder, a Hub id, or {SHIPPED}"
+        )
     if scenario.trace is None:
         raise ConfigError(f"predictor {predictor!r} with clients that are made up", "a trace with prompts")
     texts = list(scenario.trace.prompts(duration_s=scenario.duration_s, requests=scenario.requests))
