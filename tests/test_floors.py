@@ -79,7 +79,9 @@ TABLE = {
     "mope.export": Row(
         "hub predictor", "numpy torch transformers onnx onnxscript onnxruntime tokenizers", "huggingface_hub"
     ),
-    "mope.serving_adapters": Row("equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"),
+    "mope.serving_adapters": Row(
+        "equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"
+    ),
     "mope.cli": Row(
         f"{BELOW} adapt inspect bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk "
         "cost server training export serving_adapters",

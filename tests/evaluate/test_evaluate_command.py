@@ -21,7 +21,7 @@ def chats(worlds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     bundle, _ = worlds.exact({SOFT: [50] * 200, "constant": [45] * 200}, [[1]] * 200)
-    monkeypatch.setattr(MoPE, "from_pretrained", lambda source: bundle)
+    monkeypatch.setattr(MoPE, "from_pretrained", lambda source, **named: bundle)
     return path
 
 
