@@ -156,6 +156,13 @@ def test_two_ranks_come_to_the_same_orders(play: Play) -> None:
     assert fmean(ends(world)["light"]) <= 0.28 * 736
 
 
+def test_overlapped_scheduling_is_served_alike(play: Play) -> None:
+    world = play({"server": {"disable_overlap_schedule": False}}, **FAIR)
+    assert {tenant: fmean(steps) for tenant, steps in ends(world).items()} == {"heavy": 467.2, "light": 160}
+    assert max(map(max, ends(world).values())) == 768
+    settled(world)
+
+
 def test_the_same_over_http_with_the_tenant_in_a_header(play: Play) -> None:
     stock = play({"http": True, "server": {"enable_metrics": True}})
     world = play({"http": True, "server": {"enable_metrics": True}}, **FAIR)
