@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 UNITS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni")  # the vector units that decide a network's speed
@@ -12,6 +13,16 @@ UNITS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni")  # the vector units th
 def cpu_name() -> str:
     """Number of cores, model name of the processor, vector units."""
     return f"{os.cpu_count()} CPU cores, {_model()}"
+
+
+def machine() -> dict[str, str | float]:
+    """Processor, versions of Python and of what computes, and the load now."""
+    return {
+        "machine": cpu_name(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("onnxruntime", "numpy")},
+        "load_1m": load_1m(),
+    }
 
 
 def load_1m() -> float:

@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mope.bench import machine
 from mope.data.load import read_examples
-from mope.evaluate import collect, measure
+from mope.evaluation.evaluate import collect, measure
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
 
 COLUMNS = (

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mope import metrics
-from mope.bench import machine
-from mope.bootstrap import Interval, interval
 from mope.data.load import read_examples
 from mope.data.split import split
+from mope.evaluation import metrics
+from mope.evaluation.bootstrap import Interval, interval
+from mope.evaluation.rows import Rows, collect
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
-from mope.rows import Rows, collect
 
 FloatArray = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from adapt_models import TEST, held_out, others, share
 
-from mope.bench import machine
 from mope.data.load import read_examples
 from mope.data.records import LengthData
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
 from mope.training.recipe import load_recipe
 from mope.training.train import train

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from mope.adapt.calibrate import errors, fit, forecasts
 from mope.adapt.observed import Observed, fold_of
 from mope.adapt.standin import chosen
-from mope.bench import machine
 from mope.data.load import read_examples
 from mope.data.records import Example, LengthData
 from mope.data.split import part_of
+from mope.machine import machine
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.overlay import Overlay

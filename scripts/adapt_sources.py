@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mope.bench import machine
-from mope.bootstrap import Groups, Interval, slope_interval
 from mope.data.load import read_examples
 from mope.data.records import Example
+from mope.evaluation.bootstrap import Groups, Interval, slope_interval
+from mope.evaluation.ranks import pair_sums
+from mope.machine import machine
 from mope.predictor.features import matrix
-from mope.ranks import pair_sums
 
 PAIRS = ("alpaca_eval", "oasst_sampling", "castillo")
 SINGLES = (

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from mope.bootstrap import Draws, Groups, holm, mean_intervals, paired_difference
 from mope.data.load import read_examples
 from mope.data.records import LengthData
+from mope.evaluation.bootstrap import Draws, Groups, holm, mean_intervals, paired_difference
 from mope.files import write_text
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mope.bench import machine
+from mope.machine import machine
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "chats.jsonl.gz"
 BATCH = 50_000

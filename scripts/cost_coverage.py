@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mope.bench import machine
 from mope.cost import conversations
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.data.split import split
 from mope.files import write_text
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
 from mope.totals import DEFAULT, HIGH, LOW, Curves, Shared, length_curves, totals
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mope.bench import machine
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.data.split import split
 from mope.files import whole, write_text
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
 from mope.predictor.config import TextConfig
 

@@ -24,15 +24,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mope.bench import machine
-from mope.bootstrap import Groups, paired_difference
 from mope.data.load import read_examples
 from mope.data.records import LengthData
 from mope.data.split import split
+from mope.evaluation.bootstrap import Groups, paired_difference
 from mope.export.onnx_export import Plan, export_onnx
 from mope.export.parity import ask_routed, prompts
 from mope.files import write_text
-from mope.machine import load_1m
+from mope.machine import load_1m, machine
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.inputs import Batch

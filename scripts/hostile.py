@@ -24,9 +24,9 @@ import numpy as np
 
 from mope import __version__
 from mope.adapt.online import OnlineCalibrator, OnlineConfig
-from mope.bench import machine
 from mope.data.load import read_examples
 from mope.files import write_text
+from mope.machine import machine
 from mope.predictor.bundle import MoPE
 from mope.types import LengthForecast, Request
 

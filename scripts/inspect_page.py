@@ -18,11 +18,11 @@ from typing import Any
 from rich.console import Console
 
 from mope import __version__
-from mope.bench import machine
 from mope.data.load import iter_examples
 from mope.files import write_text
 from mope.inspect.run import SAMPLE, Inspection, inspect_data
 from mope.inspect.tables import tables
+from mope.machine import machine
 
 HEAD = """# What data is good for
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from profiles_report import report
 
-from mope.fit_plots import draw_fit
 from mope.mapper import gpus
 from mope.mapper.build import Measured, build_profile
 from mope.mapper.fit import fit_overhead
+from mope.mapper.plots import draw_fit
 from mope.mapper.points import DecodePoints, LayerPoints, Points, PrefillPoints
 from mope.mapper.profile import Profile, profile_name
 from mope.mapper.shapes import ModelShape

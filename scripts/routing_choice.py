@@ -24,12 +24,11 @@ from onnx.helper import make_graph, make_model, make_opsetid, make_tensor_value_
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mope.bench import machine
 from mope.export import routed as house
 from mope.export.parity import prompts
 from mope.export.trace import OPSET, write_graphs
 from mope.files import write_text
-from mope.machine import load_1m
+from mope.machine import load_1m, machine
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 from mope.predictor.encoder import NORM_EPS

@@ -20,7 +20,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-from mope.bench_scheduler import median_interval
+from mope.bench.scheduler import median_interval
 from mope.serving_adapters.base import Controller
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.sglang_order import FairOrder

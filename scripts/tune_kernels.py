@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mope.bench_kernels import tune
+from mope.bench.kernels import tune
 from mope.kernels import launch
 
 

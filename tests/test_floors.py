@@ -28,51 +28,41 @@ class Row(NamedTuple):
     lazy: bool = False  # floors, too, inside functions only
 
 
-BELOW = "data predictor sim forecast mapper equinox kernels hub evaluate report tables plots fit_plots rows"
-BENCHES = "bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator"
+BELOW = "data predictor sim forecast mapper equinox kernels hub evaluation"
 TABLE = {
     **dict.fromkeys(GROUND, Row()),
     "mope": Row("adapt predictor mapper forecast", lazy=True),
     "mope.__main__": Row("cli"),
     "mope.data": Row("", "numpy", "datasets pyarrow tokenizers huggingface_hub"),
-    "mope.mapper": Row("", "numpy", "scipy pyarrow"),
+    "mope.mapper": Row("", "numpy", "matplotlib scipy pyarrow"),
     "mope.equinox": Row(),
     "mope.kernels": Row("", "torch triton"),
     "mope.hub": Row("", "", "huggingface_hub"),
     "mope.predictor": Row(
         "data kernels hub", "numpy safetensors tokenizers torch transformers onnxruntime", "sklearn"
     ),
-    "mope.inspect": Row("data metrics bootstrap predictor training", "numpy", "matplotlib rich"),
-    "mope.adapt": Row("data predictor metrics bootstrap", "numpy"),
+    "mope.inspect": Row("data evaluation predictor training", "numpy", "matplotlib rich"),
+    "mope.adapt": Row("data predictor evaluation", "numpy"),
     "mope.sim": Row("data mapper equinox", "numpy"),
     "mope.sim.report": Row("data mapper equinox", "numpy matplotlib"),
     "mope.forecast": Row("predictor mapper totals", "numpy"),
-    "mope.ranks": Row("", "numpy"),
-    "mope.metrics": Row("ranks", "numpy"),
-    "mope.bootstrap": Row("metrics", "numpy"),
-    "mope.rows": Row("data metrics bootstrap", "numpy"),
-    "mope.report": Row("bootstrap"),
     "mope.totals": Row("", "numpy"),
     "mope.busy": Row("mapper totals", "numpy"),
     "mope.cost": Row("mapper totals busy", "numpy"),
-    "mope.tables": Row("bootstrap report rows slices", "", "rich"),
-    "mope.slices": Row("data metrics bootstrap rows report", "numpy"),
-    "mope.plots": Row("data metrics bootstrap rows report evaluate", "numpy", "matplotlib"),
-    "mope.fit_plots": Row("mapper", "numpy", "matplotlib"),
-    "mope.evaluate": Row("data ranks metrics bootstrap rows report tables slices", "numpy"),
-    "mope.bench_mapper": Row("forecast mapper predictor", "numpy"),
-    "mope.bench_scheduler": Row("equinox"),
-    "mope.bench_online": Row("adapt"),
-    "mope.bench_simulator": Row("bench_scheduler sim"),
-    "mope.bench_kernels": Row("bench bootstrap data kernels predictor", "numpy torch", "onnxruntime triton"),
-    "mope.bench": Row(BELOW, "numpy", "torch"),
+    "mope.evaluation": Row("data", "numpy", "matplotlib rich"),
+    "mope.bench": Row("mapper predictor data", "numpy"),
+    "mope.bench.mapper": Row("forecast mapper predictor", "numpy"),
+    "mope.bench.online": Row("adapt"),
+    "mope.bench.scheduler": Row("equinox"),
+    "mope.bench.simulator": Row("bench sim"),
+    "mope.bench.kernels": Row("bench evaluation data kernels predictor", "numpy torch", "onnxruntime triton"),
     "mope.server": Row(f"{BELOW} serving_adapters", "", "uvicorn"),
     "mope.testing": Row(BELOW, "numpy"),
     "mope.bulk": Row(
         "data predictor mapper forecast", "numpy pyarrow", "accelerate datasets onnxruntime torch"
     ),
     "mope.training": Row(
-        "data predictor evaluate",
+        "data predictor evaluation",
         "numpy torch transformers lightning safetensors tokenizers accelerate rich",
         "sklearn datasets huggingface_hub",
     ),
@@ -83,8 +73,7 @@ TABLE = {
         "equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"
     ),
     "mope.cli": Row(
-        f"{BELOW} adapt inspect bench bench_kernels bench_mapper bench_online bench_scheduler bench_simulator bulk "
-        "cost server training export serving_adapters",
+        f"{BELOW} adapt inspect bench bulk cost server training export serving_adapters",
         "typer",
         "numpy rich",
         lazy=True,

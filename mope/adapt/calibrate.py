@@ -18,10 +18,10 @@ from mope.adapt.correction import fit_ridge, fit_rising, fit_router, fit_spread,
 from mope.adapt.ends import fit_ends
 from mope.adapt.observed import Observed, as_asked, observe
 from mope.adapt.standin import nearest
-from mope.bootstrap import Difference, Draws, Groups, Interval, mean_intervals, paired_difference
 from mope.data.records import LengthData
 from mope.errors import DataError, MopeError
-from mope.metrics import absolute_error, covered, log_error, pinball
+from mope.evaluation.bootstrap import Difference, Draws, Groups, Interval, mean_intervals, paired_difference
+from mope.evaluation.metrics import absolute_error, covered, log_error, pinball
 from mope.predictor.bundle import Column, MoPE
 from mope.predictor.mixture import routed
 from mope.predictor.overlay import Overlay, basis

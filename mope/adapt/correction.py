@@ -196,6 +196,6 @@ def _knots(x: FloatArray, y: FloatArray) -> tuple[tuple[float, float], ...]:
 
 def _median(values: FloatArray, weight: FloatArray) -> float:
     """The weighted median."""
-    from mope.metrics import weighted_median
+    from mope.evaluation.metrics import weighted_median
 
     return weighted_median(values, weight)

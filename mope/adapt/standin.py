@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mope.adapt.correction import unseen
 from mope.adapt.observed import fold_of, in_order
 from mope.data.records import Example
-from mope.metrics import weighted_median
+from mope.evaluation.metrics import weighted_median
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
 

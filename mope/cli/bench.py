@@ -58,18 +58,18 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time a hot path on this machine: look at load_1m before believing a number."""
-    from mope.bench import machine
     from mope.cli.running import print_json
+    from mope.machine import machine
 
     numbers: dict[str, object] = dict(machine())
     if what is What.scheduler:
         numbers |= _scheduler(clients, repeats)
     elif what is What.online:
-        from mope.bench_online import online_latency
+        from mope.bench.online import online_latency
 
         numbers |= online_latency(repeats=repeats)
     elif what is What.simulator:
-        from mope.bench_simulator import simulator_speed
+        from mope.bench.simulator import simulator_speed
 
         numbers |= simulator_speed(requests=requests)
     elif what is What.kernels:
@@ -81,7 +81,7 @@ def bench(
         if what is What.predictor:
             numbers |= _predictor(loaded, bundle or None, data, repeats)
         else:
-            from mope.bench_mapper import mapper_latency
+            from mope.bench.mapper import mapper_latency
 
             numbers |= mapper_latency(loaded, repeats=repeats)
     if as_json:
@@ -96,7 +96,7 @@ def _predictor(
     """Router, forecasts one by one and in batches of 32 under both routings, cold start."""
     from dataclasses import replace
 
-    from mope.bench import cold_start, predictor_latency, router_latency
+    from mope.bench.predictor import cold_start, predictor_latency, router_latency
     from mope.data.load import read_examples
     from mope.data.synthetic import synthetic
 
@@ -119,7 +119,7 @@ def _predictor(
 
 def _scheduler(clients: Sequence[int] | None, repeats: int) -> dict[str, float]:
     """Time a cycle and memory a client, policies and plain queues side by side."""
-    from mope.bench_scheduler import CLIENTS, scheduler_latency, scheduler_memory
+    from mope.bench.scheduler import CLIENTS, scheduler_latency, scheduler_memory
 
     return scheduler_latency(clients or CLIENTS, repeats=repeats) | scheduler_memory()
 
@@ -134,8 +134,8 @@ def _kernels(
     from mope.extras import require
 
     require("torch", "mope bench kernels")
-    from mope.bench_kernels.run import bench_kernels
-    from mope.bench_kernels.timing import Budget
+    from mope.bench.kernels.run import bench_kernels
+    from mope.bench.kernels.timing import Budget
     from mope.data.load import read_examples
     from mope.data.split import split
     from mope.data.synthetic import synthetic

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mope.report import Report
-    from mope.rows import Rows
+    from mope.evaluation.report import Report
+    from mope.evaluation.rows import Rows
 
 
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
     from mope.cli.measuring import write_facts
     from mope.cli.running import parse_mapping, print_json, print_rows
     from mope.data.load import read_examples
-    from mope.evaluate import check, collect, measure
+    from mope.evaluation.evaluate import check, collect, measure
     from mope.predictor.bundle import MoPE
 
     check(by, part)
@@ -74,7 +74,7 @@ def evaluate(
 
 def _print(report: Report) -> None:
     from mope.cli.running import print_report
-    from mope.tables import summary
+    from mope.evaluation.tables import summary
 
     typer.echo(f"{summary(report)}\n")
     print_report(report)
@@ -93,8 +93,8 @@ def _write(folder: Path, document: dict[str, object], report: Report, rows: Rows
     """Everything into `folder`, report.json last: where it stands, the rest is there."""
     import json
 
+    from mope.evaluation.tables import markdown
     from mope.files import whole, write_text
-    from mope.tables import markdown
 
     drawn = _pictures(report, rows)
     for name, png in drawn.items():
@@ -107,7 +107,7 @@ def _write(folder: Path, document: dict[str, object], report: Report, rows: Rows
 
 def _pictures(report: Report, rows: Rows) -> dict[str, bytes]:
     from mope.errors import MissingExtra
-    from mope.plots import pictures
+    from mope.evaluation.plots import pictures
 
     try:
         return pictures(report, rows)

@@ -52,7 +52,7 @@ def fit_profile(
     target = output or Path(f"{profile.name.replace('/', '-')}.json")
     profile.save(target)
     if plot is not None:
-        from mope.fit_plots import draw_fit
+        from mope.mapper.plots import draw_fit
 
         draw_fit(profile, measured, plot)
     if as_json:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mope.data.records import LengthData
-    from mope.report import Report
+    from mope.evaluation.report import Report
 
 
 def measure_into_facts(folder: Path, data: LengthData) -> Report:
     """The report on the test part, also written to `facts.json`."""
-    from mope.evaluate import evaluate
+    from mope.evaluation.evaluate import evaluate
     from mope.predictor.bundle import MoPE
 
     bundle = MoPE.from_pretrained(folder)

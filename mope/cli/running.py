@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mope.data.records import LengthData
+    from mope.evaluation.report import Report
     from mope.mapper.prices import Price
-    from mope.report import Report
 
 PIPE_WIDTH = 140
 SHOWN = 60  # characters of a prompt in a table
@@ -97,7 +97,7 @@ def print_files(files: Mapping[str, int]) -> None:
 
 def print_report(report: Report) -> None:
     """An evaluation as tables."""
-    from mope.tables import report_tables
+    from mope.evaluation.tables import report_tables
 
     console = table_console()
     for item in report_tables(report):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mope.bootstrap import Draws, resample
 from mope.data.records import LengthData
 from mope.data.split import part_of
+from mope.evaluation.bootstrap import Draws, resample
 from mope.inspect.law import fit
 from mope.predictor.features import matrix
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mope.bootstrap import Draws, Groups, mean_intervals
 from mope.data.records import Example
-from mope.metrics import leave_one_out_errors
+from mope.evaluation.bootstrap import Draws, Groups, mean_intervals
+from mope.evaluation.metrics import leave_one_out_errors
 
 
 @dataclass

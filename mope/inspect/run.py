@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mope.bootstrap import Draws
 from mope.data.records import Example
 from mope.data.split import PARTS, Bounds, part_of
 from mope.errors import DataError
+from mope.evaluation.bootstrap import Draws
 from mope.inspect.advice import remarks, suggest
 from mope.inspect.curve import Curve, learning_curve, plain
 from mope.inspect.noise import Noise

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mope.bootstrap import Draws
 from mope.data.records import Example, LengthData
 from mope.data.split import part_of
+from mope.evaluation.bootstrap import Draws
 from mope.inspect.advice import suggest
 from mope.inspect.curve import Curve, learning_curve, plain
 from mope.inspect.law import fit

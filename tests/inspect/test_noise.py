@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mope.bootstrap import Draws
 from mope.data.records import Example
+from mope.evaluation.bootstrap import Draws
 from mope.inspect.noise import Noise
 from mope.types import Request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mope.bench_kernels.ops import Linear, attention, grouped
+from mope.bench.kernels.ops import Linear, attention, grouped
 
 
 @pytest.mark.parametrize("name", ["qkv", "out", "up", "down"])

@@ -1,0 +1,1 @@
+"""How long the hot paths take on this machine: numbers to report, never to test."""

@@ -1,0 +1,1 @@
+"""How good forecasts are: metrics with intervals, comparisons, slices, tables and plots."""
