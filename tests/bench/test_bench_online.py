@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from mope.bench import online
 from mope.bench.online import online_latency
 
 
