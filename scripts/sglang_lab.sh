@@ -2,7 +2,7 @@
 # A real SGLang on a CPU: builds its pinned virtual environment in FOLDER (3.3 GB) and runs the tests against it.
 # Usage: scripts/sglang_lab.sh FOLDER PYTHON_OF_THE_TESTS [pytest arguments]
 # The environment is built with python3.11 (LAB_PYTHON). Where torch==2.13.0 would come with CUDA, set
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu first. LAB_LIMIT_S (2400) ends the tests.
+# PIP_EXTRA_INDEX_URL to the index of PyTorch's CPU builds first. LAB_LIMIT_S (2400) ends the tests.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 folder="$1" tests="$2"

@@ -21,14 +21,23 @@ CLASSES = 2**20  # fair ranks between two priorities of the engine's own
 
 
 class Open:
-    """One request: the tenant it is charged to, output tokens up to which its charge stands, its own priority."""
+    """One request: the tenant it is charged to, output tokens up to which its charge stands, its own priority.
 
-    __slots__ = ("due", "priority", "request", "tenant")
+    `written` is what stands in the request's `priority` as far as we know.
+    """
+
+    __slots__ = ("due", "priority", "request", "tenant", "written")
 
     def __init__(self, request: Any, tenant: str) -> None:
         self.request, self.tenant = request, tenant
         self.due = 0.0
-        self.priority = request.priority
+        self.priority = self.written = request.priority
+
+    def write(self, classes: int = 1, rank: int = 0) -> None:
+        """Put `classes` times its own priority, and `rank`, into the request; its own is what others wrote last."""
+        if self.request.priority != self.written:
+            self.priority = self.request.priority
+        self.request.priority = self.written = self.priority * classes + rank
 
 
 class Ledger:
@@ -91,7 +100,7 @@ class Ledger:
         known = self.running.pop(request_id, None)
         if known is None:
             return
-        request.priority = known.priority
+        known.write()
         self.controller.tokens(request_id, request.num_output_tokens)
         if request.status.name == PREEMPTED:
             self.controller.preempt(request_id)
@@ -137,7 +146,7 @@ class Ledger:
             self.running.pop(request_id, None)
             self.held.pop(request_id, None)
             request = known.request
-            request.priority = known.priority
+            known.write()
             reason = request.status.name
             if reason in ABORTED:
                 self.controller.tokens(request_id, request.num_output_tokens)
@@ -156,7 +165,7 @@ class Ledger:
         for request in running:
             known = self.running.get(request.request_id)
             if known is not None:
-                request.priority = known.priority * CLASSES + ranks[known.tenant]
+                known.write(CLASSES, ranks[known.tenant])
 
     def failed(self, call: str, error: Exception) -> None:
         """Count and log a failure of ours."""

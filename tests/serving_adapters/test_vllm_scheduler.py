@@ -167,6 +167,20 @@ def test_ranks_never_reach_a_queue_or_cross_priorities() -> None:
     assert [one.priority for one in scheduler.waiting] == [5]
 
 
+def test_a_priority_that_somebody_changes_on_the_way_counts_from_then_on() -> None:
+    scheduler = fair(seats=2, room=10**6, policy="priority")
+    for request in (Request("a0", "a", priority=5, length=9), Request("b0", "b", length=9)):
+        scheduler.add_request(request)
+    scheduler.step()
+    first, second = sorted(scheduler.running, key=lambda one: one.priority)
+    assert (first.request_id, second.request_id) == ("b0", "a0")
+    first.priority = 7
+    scheduler.step()
+    assert first.priority > second.priority
+    scheduler._preempt()
+    assert [(one.request_id, one.priority) for one in scheduler.waiting] == [("b0", 7)]
+
+
 def test_aborting_half_of_them_leaves_nothing_behind() -> None:
     scheduler = fair(seats=4)
     for request in crowd():
