@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mope.predictor import layout
+from mope.predictor import layout, overlays
 from mope.predictor.bundle import MoPE, as_trained
 from mope.types import BUCKETS, LengthForecast, Request
 
@@ -149,7 +149,11 @@ def _gpus(backend: str) -> int:
 
 def _digest(bundle: MoPE) -> str:
     """Stands for all of a bundle that a forecast depends on; config.json lists the hashes of the weights."""
-    texts = [layout.read_text(bundle.folder, name) for name in (layout.CONFIG, layout.CALIBRATION)]
+    names = [layout.CONFIG, layout.CALIBRATION]
+    names += sorted(
+        f"{overlays.FOLDER}/{path.name}" for path in (bundle.folder / overlays.FOLDER).glob("*.json")
+    )
+    texts = [layout.read_text(bundle.folder, name) for name in names]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 

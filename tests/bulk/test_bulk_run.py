@@ -23,6 +23,8 @@ from mope.bulk.answers import Buckets, Lengths
 from mope.bulk.run import Options, Summary, predict_file
 from mope.errors import BadInput, ConfigError, DataError, MopeError
 from mope.predictor.bundle import MoPE
+from mope.predictor.overlay import Overlay
+from mope.predictor.overlays import identity, write_overlay
 from mope.types import Request
 
 DOUBLES = Path(__file__).with_name("bulk_doubles.py")
@@ -348,3 +350,16 @@ def test_memory_does_not_grow_with_the_file(name: str, tmp_path: Path):
         peaks.append(int(done.stdout))
     # The larger file has 24 MB more text; held in memory as rows it would take 60 MB more.
     assert peaks[1] - peaks[0] < 16e6, peaks
+
+
+def test_an_overlay_that_came_or_changed_makes_other_answers(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    MoPE.from_pretrained().save_pretrained(folder)
+    (folder / "overlays").mkdir()
+    seen = [Buckets.of(folder).digest]
+    bundle = MoPE.from_pretrained(folder)
+    for shift in (0.0, 1.0):
+        made = Overlay(model="mine", bundle=identity(folder, bundle.config), router=(shift, 0.0, 0.0))
+        write_overlay(folder / "overlays" / "mine.json", made)
+        seen.append(Buckets.of(folder).digest)
+    assert len(set(seen)) == 3
