@@ -35,6 +35,7 @@ def serve(
     from dataclasses import replace
 
     from mope.errors import ConfigError
+    from mope.extras import require
     from mope.server import ServeConfig
     from mope.server import serve as run
     from mope.serving_adapters.asgi import MiddlewareConfig
@@ -66,6 +67,7 @@ def serve(
         settings,
         MiddlewareConfig(tenant_from=carriers, metrics_path="/metrics"),
     )  # fmt: skip
+    require("serve", "mope serve")
     mode = f"tags for {tags}" if tags else f"a gate of {config.gate.slots} slots"
     typer.echo(f"http://{host}:{port} -> {upstream}, {mode}, policy {settings.policy}", err=True)
     run(config)
