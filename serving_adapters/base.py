@@ -17,6 +17,7 @@ from mope.equinox import FairScheduler, Refused
 from mope.equinox.leading import leading
 from mope.serving_adapters.forecasts import Advice, as_forecast
 from mope.serving_adapters.guard import guarded, nothing
+from mope.serving_adapters.learning import Learner
 from mope.serving_adapters.lumped import lumped_metrics, metrics_text
 from mope.serving_adapters.settings import Settings
 from mope.serving_adapters.tenants import Labels, clean_tenant, overflow
@@ -51,6 +52,7 @@ class Controller:
             groups=self.settings.groups,
         )
         self.advice = advice
+        self.learner = Learner() if advice is not None and self.settings.learn else None
         self.steps = 0
         self.now = self._clock()
         self.counts: Counter[str] = Counter()
@@ -79,7 +81,23 @@ class Controller:
         self.now = self._clock() if now is None else now
         if self.advice is not None:
             for request_id, forecast in self.advice.take():
-                self.advise(request_id, forecast)
+                self.advise(request_id, self._learned(request_id, forecast))
+
+    def _learned(self, request_id: str, forecast: Forecast) -> Forecast:
+        job = self.scheduler.jobs.get(request_id)
+        if self.learner is None or job is None:
+            return forecast
+        return self.learner.correct(job.request, forecast)
+
+    @guarded(nothing)
+    def ended(self, request_id: str, output_tokens: int | None = None, reason: str = "stop") -> None:
+        """Learn how long an answer was; without tokens, that nobody will know. `finish` and `abort` do it."""
+        if self.learner is None:
+            return
+        if output_tokens is None:
+            self.learner.forget(request_id)
+        else:
+            self.learner.finish(request_id, output_tokens, reason)
 
     def arrive(
         self,
@@ -223,12 +241,14 @@ class Controller:
             self.scheduler.admit(request_id, self.now)
         usage = Usage(output_tokens, prompt_tokens, finish_reason=reason)
         self.scheduler.finish(request_id, usage, self.now)
+        self.ended(request_id, output_tokens, reason)
 
     @guarded(nothing)
     def abort(self, request_id: str) -> None:
         """A request will not go on; what `tokens` said was served stays charged."""
         if request_id in self.scheduler.jobs:
             self.scheduler.cancel(request_id, self.now)
+            self.ended(request_id)
 
     def foreseen(self, request_id: str) -> float:
         """Output tokens a running request is charged for: `tokens` need not be told of fewer. 0 for unknown ids."""

@@ -173,9 +173,12 @@ class Gate:
         del self._running[name]
         self._held_s += (now - slot.begun_s - self._held_s) / 16
         if whole:
-            self.scheduler.finish(name, slot.usage or Usage(slot.output_tokens), now)
+            usage = slot.usage or Usage(slot.output_tokens)
+            self.scheduler.finish(name, usage, now)
+            self.controller.ended(name, usage.output_tokens, usage.finish_reason)
         else:
             self.scheduler.cancel(name, now)
+            self.controller.ended(name)
         self._pump()
 
     def _give_up(self, name: str) -> None:

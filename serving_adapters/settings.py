@@ -42,6 +42,9 @@ class Settings:
     )
     hardware: str = field(default="", metadata={"help": "hardware profile for the predictor's forecasts"})
     deadline_ms: float = field(default=50.0, metadata={"help": "a forecast that takes longer is not used"})
+    learn: bool = field(
+        default=True, metadata={"help": "hold the predictor's forecasts to what the engine answers"}
+    )
     max_asked: int = field(default=1024, metadata={"help": "forecasts that may be asked for at a time"})
     clock: Literal["wall", "steps"] = field(
         default="wall", metadata={"help": "steps: no wall clock, the same on every rank"}

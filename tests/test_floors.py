@@ -70,7 +70,7 @@ TABLE = {
         "hub predictor", "numpy torch transformers onnx onnxscript onnxruntime tokenizers", "huggingface_hub"
     ),
     "mope.serving_adapters": Row(
-        "equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"
+        "adapt equinox forecast", "", "prometheus_client vllm sglang slora lightllm httpx2"
     ),
     "mope.cli": Row(
         f"{BELOW} adapt inspect bench bulk cost server training export serving_adapters",
