@@ -35,6 +35,7 @@ class Published:
         self._gauges = {name: _gauge(name, ["tenant"]) for name in SHOWN}
         self._jain = _gauge("jain", [])
         self._events = _counter("events_total", ["event"])
+        self._shown: set[str] = set()
 
     def update(self, controller: Controller, at_rest: bool = False) -> None:
         """Bring the registry up to date, unless that was done lately; `at_rest`: no step may follow, so do it."""
@@ -44,13 +45,22 @@ class Published:
         metrics = lumped_metrics(controller.scheduler.metrics(), controller.labels)
         for one in metrics.clients:
             self._tenant(one)
+        self._clear(self._shown - {one.client for one in metrics.clients})
         self._jain.set(metrics.jain)
         for event, count in controller.totals().items():
             self._add(self._events.labels(event), ("event", event), count)
         took = monotonic() - start
         self._next = start + max(self._every_s, took / SHARE)
 
+    def _clear(self, gone: set[str]) -> None:
+        """Labels that stand for nobody now: given labels of their own meanwhile, or dropped."""
+        for label in gone:
+            for gauge in self._gauges.values():
+                gauge.labels(label).set(0)
+        self._shown -= gone
+
     def _tenant(self, one: ClientMetrics) -> None:
+        self._shown.add(one.client)
         for name, counter in self._counters.items():
             self._add(counter.labels(one.client), (one.client, name), getattr(one, name))
         for name, gauge in self._gauges.items():
