@@ -126,6 +126,20 @@ def markdown(title: str, rows: list[dict[str, Any]], told: dict[str, Any]) -> li
     return [*lines, "\n"]
 
 
+def foretold(
+    path: Path, bundle: str | None = None
+) -> tuple[dict[str, LengthForecast], dict[str, dict[str, int]]]:
+    """Forecasts by prompt, without a model's name; lengths by model and prompt, of models with enough answers."""
+    lengths: dict[str, dict[str, int]] = defaultdict(dict)
+    prompts: dict[str, str] = {}
+    for example in read_examples([path]).examples:
+        prompts[example.group] = example.request.prompt
+        lengths[example.request.model or ""][example.group] = example.lengths[0]
+    told = MoPE.from_pretrained(bundle).predict([Request(prompt) for prompt in prompts.values()])
+    enough = {name: answers for name, answers in lengths.items() if len(answers) >= LEAST}
+    return dict(zip(prompts, told, strict=True)), enough
+
+
 def main() -> None:
     """Read the arguments, run the switches, write."""
     parser = argparse.ArgumentParser(
@@ -137,15 +151,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
     asked = parser.parse_args()
-    lengths: dict[str, dict[str, int]] = defaultdict(dict)
-    prompts: dict[str, str] = {}
-    for example in read_examples([asked.data]).examples:
-        prompts[example.group] = example.request.prompt
-        lengths[example.request.model or ""][example.group] = example.lengths[0]
-    names = sorted(name for name, answers in lengths.items() if len(answers) >= LEAST)
-    bundle = MoPE.from_pretrained(asked.bundle)
-    told = bundle.predict([Request(prompt) for prompt in prompts.values()])
-    forecasts = dict(zip(prompts, told, strict=True))
+    forecasts, lengths = foretold(asked.data, asked.bundle)
+    names = sorted(lengths)
     rng = random.Random(asked.seed)
     switches = []
     for _ in range(asked.switches):
@@ -157,7 +164,7 @@ def main() -> None:
     }
     document: dict[str, Any] = {
         "command": f"--switches {asked.switches} --seed {asked.seed}", "mope": __version__, "data": asked.data.name,
-        "bundle": asked.bundle or "shipped", "models": len(names), "prompts": len(prompts),
+        "bundle": asked.bundle or "shipped", "models": len(names), "prompts": len(forecasts),
         "config": asdict(OnlineConfig()), **machine(), "groups": {},
     }  # fmt: skip
     page = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from math import log1p
@@ -21,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drift import foretold
 
 from mope import __version__
 from mope.adapt.online import OnlineCalibrator, OnlineConfig
-from mope.data.load import read_examples
 from mope.files import write_text
 from mope.machine import machine
-from mope.predictor.bundle import MoPE
-from mope.types import LengthForecast, Request
+from mope.types import LengthForecast
 
 CLIENTS = 30
-LEAST = 500  # answers a model must have given
 START = 200
 NAMES = ("coverage", "coverage_moved", "error_ratio")
 ATTACKS: dict[str, Callable[[LengthForecast], float]] = {
@@ -92,15 +89,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
     asked = parser.parse_args()
-    lengths: dict[str, dict[str, int]] = defaultdict(dict)
-    prompts: dict[str, str] = {}
-    for example in read_examples([asked.data]).examples:
-        prompts[example.group] = example.request.prompt
-        lengths[example.request.model or ""][example.group] = example.lengths[0]
-    told = MoPE.from_pretrained().predict([Request(prompt) for prompt in prompts.values()])
-    forecasts = dict(zip(prompts, told, strict=True))
+    forecasts, lengths = foretold(asked.data)
     rng, streams = random.Random(asked.seed), []
-    names = sorted(name for name, answers in lengths.items() if len(answers) >= LEAST)
+    names = sorted(lengths)
     for _ in range(asked.streams):
         answers = lengths[rng.choice(names)]
         order = [p for _ in range(2) for p in rng.sample(sorted(answers), len(answers))]

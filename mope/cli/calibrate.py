@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mope.cli.options import Mapping, Tokenizer
+
 if TYPE_CHECKING:
     from mope.adapt.calibrate import Report
     from mope.data.records import LengthData
@@ -24,13 +26,8 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The overlay's file; default: beside the bundle.")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
-    ] = None,
+    mapping: Mapping = None,
+    tokenizer: Tokenizer = None,
     limit: Annotated[int | None, typer.Option(help="Use the first rows only.")] = None,
     backend: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,

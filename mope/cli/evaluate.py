@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mope.cli.options import Mapping, Tokenizer
+
 if TYPE_CHECKING:
     from mope.evaluation.report import Report
     from mope.evaluation.rows import Rows
@@ -25,13 +27,8 @@ def evaluate(
             help="test, validation, calibration, train, or all (data the bundle was not trained on)."
         ),
     ] = "test",
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
-    ] = None,
+    mapping: Mapping = None,
+    tokenizer: Tokenizer = None,
     limit: Annotated[int | None, typer.Option(help="Use the first rows only.")] = None,
     output: Annotated[
         Path | None,

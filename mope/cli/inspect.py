@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mope.cli.options import Mapping, Tokenizer
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -20,13 +22,8 @@ def inspect(
         list[str],
         typer.Argument(metavar="DATA...", help="Files, folders or Hub ids of (prompt, answer) rows."),
     ],
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
-    ] = None,
+    mapping: Mapping = None,
+    tokenizer: Tokenizer = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first rows only.")] = None,
     curve: Annotated[
         bool, typer.Option("--curve/--no-curve", help="The error of boosted trees at five sizes of the data.")

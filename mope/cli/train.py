@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mope.cli.options import Mapping, Tokenizer
+
 
 def train(
     data: Annotated[
@@ -31,13 +33,8 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeat for more.")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column: prompt=question."),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="The served model's tokenizer (file, folder or Hub id).")
-    ] = None,
+    mapping: Mapping = None,
+    tokenizer: Tokenizer = None,
     limit: Annotated[int | None, typer.Option(help="Use the first rows only.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run into this folder stopped.")
