@@ -40,7 +40,7 @@ SETTINGS = (
     "epochs.experts=2", "epochs.joint=1",
 )  # fmt: skip
 CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
-BLOCK = 16
+BLOCK = 64
 RESAMPLES = 10_000
 FloatArray = NDArray[np.float64]
 

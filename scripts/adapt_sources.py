@@ -5,7 +5,9 @@
 FOLDER holds the tables of prompts. At most 2,500 conversations of a source (by hash) are read. The predictor is
 small, so that twelve trainings cost minutes: mean-pooled states of the pretrained encoder (not trained, cut at 72
 tokens) and the features of request and history, in a linear model. What it learns is a prompt's length relative to
-the median of its source and served model; order is judged on pairs of answers of the same source and model.
+the median of its source and served model; order is judged on pairs of answers of the same source and model. Beside
+it, the same model trained on four fifths of the source itself and asked about the last fifth: what keeps an order
+from being learned elsewhere, and what keeps it from being learned at all.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ SINGLES = (
 CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
 MOST = {"sharegpt": 900}  # conversations of many turns
 TOKENS, BATCH, PENALTY, LEAST = 72, 32, 300.0, 30
+FOLDS, INSIDE_PENALTY = 5, 1000.0
 MOST_PAIRED = 1500
 FloatArray = NDArray[np.float64]
 
@@ -103,8 +106,8 @@ def table(folder: Path, file: Path) -> dict[str, NDArray[Any]]:
 
 def prompts(
     found: dict[str, NDArray[Any]], relative: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[Any], Any]:
-    """A row for each (source, prompt): inputs [n, D], mean relative length [n], source [n]; and each row's place."""
+) -> tuple[FloatArray, FloatArray, NDArray[Any], NDArray[Any], Any]:
+    """A row for each (source, prompt): inputs [n, D], mean relative length, source and group [n]; where rows went."""
     label = np.char.add(np.char.add(found["source"], "|"), found["text"].astype(str))
     _, first, place = np.unique(label, return_index=True, return_inverse=True)
     aim = np.bincount(place, relative) / np.bincount(place)
@@ -116,7 +119,8 @@ def prompts(
     text = found["emb"][found["text"][first]].astype(np.float64)
     text = (text - text.mean(0)) / (text.std(0) + 1e-6)
     level = np.nan_to_num(level, nan=0.0).clip(-4, 4)
-    return np.concatenate([text, level, gone], axis=1), aim, found["source"][first], place
+    inputs = np.concatenate([text, level, gone], axis=1)
+    return inputs, aim, found["source"][first], found["group"][first], place
 
 
 def left_out(inputs: FloatArray, aim: FloatArray, source: NDArray[Any]) -> FloatArray:
@@ -132,6 +136,20 @@ def left_out(inputs: FloatArray, aim: FloatArray, source: NDArray[Any]) -> Float
     for name in names:
         ridge = np.linalg.solve(gram - grams[name] + PENALTY * np.eye(inputs.shape[1]), pull - pulls[name])
         out[source == name] = inputs[source == name] @ ridge
+    return out
+
+
+def inside(inputs: FloatArray, aim: FloatArray, source: NDArray[Any], group: NDArray[Any]) -> FloatArray:
+    """Each row's forecast by a ridge over the other four fifths of its own source."""
+    fold = np.array([int(FOLDS * share(f"fold:{g}")) for g in group])
+    out = np.zeros(len(aim))
+    for name in np.unique(source):
+        for k in range(FOLDS):
+            known, asked = (source == name) & (fold != k), (source == name) & (fold == k)
+            x, t = inputs[known], aim[known] - aim[known].mean()
+            out[asked] = inputs[asked] @ np.linalg.solve(
+                x.T @ x + INSIDE_PENALTY * np.eye(x.shape[1]), x.T @ t
+            )
     return out
 
 
@@ -163,8 +181,9 @@ def main() -> None:
     enough = np.bincount(key)[key] >= LEAST
     found, y, key = {n: v if n == "emb" else v[enough] for n, v in found.items()}, y[enough], key[enough]
     medians = {k: np.median(y[key == k]) for k in np.unique(key)}
-    inputs, aim, source, place = prompts(found, y - np.array([medians[k] for k in key]))
+    inputs, aim, source, group, place = prompts(found, y - np.array([medians[k] for k in key]))
     said = left_out(inputs, aim, source)[place]
+    own = inside(inputs, aim, source, group)[place]
     rows = []
     for name in np.unique(source):
         here = found["source"] == name
@@ -173,6 +192,9 @@ def main() -> None:
             "source": str(name), "prompts": int((source == name).sum()), "answers": int(here.sum()),
             "models": len(np.unique(key[here])),
             "order": _plain(order(y[here], said[here], key[here], found["group"][here])),
+            "order when trained on the source itself": _plain(
+                order(y[here], own[here], key[here], found["group"][here])
+            ),
             "order by the mean of all answers": _plain(order(y[here], best, key[here], found["group"][here])),
         })  # fmt: skip
         print(name, rows[-1]["order"], flush=True)

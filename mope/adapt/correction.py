@@ -17,7 +17,7 @@ from mope.predictor.router import softmax
 FloatArray = NDArray[np.float64]
 
 SHIFT_SD = 1.0  # of a router's log-odds between served models, before anything is seen
-LEVEL_SD, SLOPE_SD = 1.0, 0.3  # of the correction's level and slope
+LEVEL_SD, SLOPE_SD = 1.0, 0.15  # of the correction's level and slope
 BIN_ROWS, BINS = 40, 10  # answers a knot stands for, and the most knots
 BIN_PRIOR = 20.0  # answers that the straight line weighs like at each knot
 SPREAD_PRIOR = 20.0
@@ -128,24 +128,24 @@ def fit_ridge(
 ) -> Ridge | None:
     """A linear function of basis rows [n, D] for what is left over, `rest` [n].
 
-    Its penalty is the one that errs least on the folds it was not fitted on; where none beats leaving the rest
-    alone, there is no ridge.
+    Its penalty is the one that errs least on the folds it was not fitted on. Where its gain there over leaving the
+    rest alone is not above its own standard error over the folds, there is no ridge: the best of many penalties
+    looks good on a short log by chance alone.
     """
     if len(np.unique(fold)) < 2:
         return None
     middle = _median(rest, weight)
     reach = max(3 * 1.4826 * _median(np.abs(rest - middle), weight), LEAST_SCALE)
     aim = np.clip(rest, middle - reach, middle + reach)
-    errors = np.zeros(len(PENALTIES))
-    alone = 0.0
+    gains = []
     for k in np.unique(fold):
         here = fold == k
         fits = _ridges(rows[~here], aim[~here], weight[~here])
-        for i, ridge in enumerate(fits):
-            errors[i] += float((weight[here] * np.abs(rest[here] - ridge(rows[here]))).sum())
-        alone += float((weight[here] * np.abs(rest[here])).sum())
-    best = int(errors.argmin())
-    if errors[best] >= alone * (1 - 1e-9):
+        off = np.array([rest[here] - ridge(rows[here]) for ridge in fits])
+        gains.append(((np.abs(rest[here]) - np.abs(off)) * weight[here]).sum(1))
+    found = np.array(gains)  # folds x penalties
+    best = int(found.sum(0).argmax())
+    if found[:, best].mean() <= found[:, best].std(ddof=1) / len(found) ** 0.5:
         return None
     return _ridges(rows, aim, weight)[best]
 

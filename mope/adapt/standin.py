@@ -18,11 +18,15 @@ from mope.predictor.bundle import MoPE
 ASKED = 60  # requests of the log that every known model is asked about
 BLOCK = 16  # known models asked about at a time
 MARGIN = 0.02  # share of the error by which another model must be nearer than the model's own reading
+MOVE = 0.5  # how far forecasts are moved to the log's level before they are compared: the level is a likeness, too
+TOKEN_UNIT = 300.0  # tokens that weigh as much as one step of log1p, as in training
 FloatArray = NDArray[np.float64]
 
 
 def nearest(bundle: MoPE, examples: Sequence[Example], own: str) -> str:
-    """The known model whose forecasts, moved by one constant, err least in log1p(length) on the log.
+    """The known model whose forecasts, moved half of the way to the log's level, err least on the log.
+
+    An error in log1p(length) weighs by 1 + length / 300, as in training: long answers make the error in tokens.
 
     `own` where none is clearly nearer than how the bundle reads the model anyway. One network is asked, about at most
     `ASKED` requests.
@@ -37,16 +41,16 @@ def nearest(bundle: MoPE, examples: Sequence[Example], own: str) -> str:
 
 
 def chosen(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_], own: int) -> int:
-    """The row of forecasts `said` [M, n] nearest to `truth` [n] when moved by a constant; `own` unless clearly so."""
+    """The row of forecasts `said` [M, n] nearest to `truth` [n]; `own` unless another is clearly nearer."""
     errors = np.array([_error(row, truth, cut) for row in said])
     best = int(errors.argmin())
     return best if errors[best] < (1 - MARGIN) * errors[own] else own
 
 
 def _error(said: FloatArray, truth: FloatArray, cut: NDArray[np.bool_]) -> float:
-    weight = np.ones_like(truth)
-    move = weighted_median(truth - said, weight)
-    return float(np.abs(unseen(truth, cut, said + move) - said - move).mean())
+    forecast = said + MOVE * weighted_median(truth - said, np.ones_like(truth))
+    weight = 1 + np.expm1(truth) / TOKEN_UNIT
+    return float((weight * np.abs(unseen(truth, cut, forecast) - forecast)).mean())
 
 
 def _medians(bundle: MoPE, examples: Sequence[Example], models: int) -> FloatArray:

@@ -146,6 +146,6 @@ def test_moved_ends_cover_what_was_not_seen():
 
 def test_the_stand_in_is_the_one_with_the_same_shape():
     truth = np.array([1.0, 2.0, 3.0, 4.0])
-    said = np.array([[2.0, 2.0, 2.0, 2.0], [11.0, 12.0, 13.0, 14.0], [4.0, 3.0, 2.0, 1.0]])
+    said = np.array([[2.0, 2.0, 2.0, 2.0], [2.0, 3.0, 4.0, 5.0], [4.0, 3.0, 2.0, 1.0]])
     assert chosen(said, truth, np.zeros(4, np.bool_), 0) == 1
     assert chosen(np.tile(said[0], (3, 1)), truth, np.zeros(4, np.bool_), 2) == 2
