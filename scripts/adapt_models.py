@@ -1,11 +1,13 @@
 """Served models that a bundle has never seen: as it is, calibrated from a log, and predictors of the log alone.
 
-    python scripts/adapt_models.py PROMPTS LENGTHS --work DIR --more DATA... --output docs/adapt/models
+    python scripts/adapt_models.py PROMPTS LENGTHS --base BUNDLE --seen DATA... --more DATA... --work DIR \
+        --output docs/adapt/models
 
-PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). 40 models and a fifth of the prompts, by
-hash, are kept from the bundle, which DIR/bundle holds; where it is not there it is trained on the rest and on the
-tables of --more (code questions left out). Each of the 40 is then calibrated from logs of 50 and of 500 prompts and
-judged on the fifth that nobody saw.
+PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). 40 models, and in each of three folds
+another fifth of the prompts, by hash, are kept from a bundle, which DIR/bundle-FOLD holds; where it is not there it
+is trained, from BUNDLE, with the fold for its seed, on the rest and on the tables of --more (code questions left
+out). Each of the 40 is then calibrated from logs of 50 and of 500 prompts and judged on the fifth that nobody saw:
+prompts whose text is among --seen, which BUNDLE was trained on, are in no test.
 """
 
 from __future__ import annotations
@@ -13,17 +15,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import track
 
 from mope.adapt.calibrate import errors, fit, forecasts
 from mope.adapt.observed import Observed, fold_of
-from mope.adapt.standin import chosen
+from mope.adapt.standin import ASKED, chosen
 from mope.data.load import read_examples
 from mope.data.records import Example, LengthData
 from mope.data.split import part_of
@@ -34,15 +37,17 @@ from mope.predictor.overlay import Overlay
 from mope.training.boosting import fit_lengths
 from mope.training.floors import LENGTH
 
-HELD_OUT, TEST, SIZES = 40, 0.2, (50, 500)
+HELD_OUT, TEST, FOLDS = 40, 0.2, 3
+DRAWS = {50: 5, 500: 1}  # logs of each size that are drawn; 500 prompts are nearly all there are
 SETTINGS = (
-    "threads=1", "model_shrink=1", "censored=true", "epochs.proxy=4", "epochs.proxy_tower=2", "epochs.router=2",
+    "threads=1", "optim.rows_per_text=48", "epochs.proxy=4", "epochs.proxy_tower=2", "epochs.router=2",
     "epochs.experts=2", "epochs.joint=1",
 )  # fmt: skip
 CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
 BLOCK = 64
-RESAMPLES = 10_000
+RESAMPLES = 4000
 FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 def share(word: str) -> float:
@@ -55,19 +60,28 @@ def held_out(models: set[str]) -> list[str]:
     return sorted(models, key=lambda name: share(f"adapt:{name}"))[:HELD_OUT]
 
 
+def tested(group: str, fold: int) -> bool:
+    """Whether a prompt is among the test prompts of a fold."""
+    return fold * TEST <= share(f"test:{group}") < (fold + 1) * TEST
+
+
 def others(more: list[str]) -> list[Example]:
     """The examples of --more."""
     return [e for e in read_examples(more).examples if e.source not in CODE] if more else []
 
 
-def train_population(data: LengthData, more: list[Example], folder: Path) -> None:
-    """A bundle of the preset `shipped` on all but the held-out models and prompts."""
+def train_population(data: LengthData, more: list[Example], base: str, fold: int, folder: Path) -> None:
+    """A bundle of the preset `minilm`, from `base`, on all but the held-out models and the fold's test prompts."""
+    from mope.training.origin import Origin
     from mope.training.recipe import load_recipe
     from mope.training.train import train
 
     unseen = set(held_out(set(data.models)))
-    kept = [e for e in data.examples if e.request.model not in unseen and share(f"test:{e.group}") >= TEST]
-    train(load_recipe("shipped", settings=SETTINGS), LengthData(kept + more), folder, resume=True)
+    asked = {e.request.prompt.strip() for e in data.examples if tested(e.group, fold)}
+    kept = [e for e in data.examples if e.request.model not in unseen] + more
+    kept = [e for e in kept if e.request.prompt.strip() not in asked]
+    recipe = load_recipe("minilm", settings=(*SETTINGS, f"seed={fold}"))
+    train(replace(recipe, origin=Origin.of(base).digest), LengthData(kept), folder, origin=base, resume=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +129,7 @@ class World:
     read: NDArray[np.bool_]
     said: Said
 
-    def observed(self, model: int, rows: NDArray[np.int64], as_known: int) -> Observed:
+    def observed(self, model: int, rows: Rows, as_known: int) -> Observed:
         """Rows as `calibrate` would lay them out."""
         said, limit = self.said, self.limits[model, rows]
         return Observed(
@@ -125,8 +139,8 @@ class World:
         )  # fmt: skip
 
 
-def world(data: LengthData, said: Said, groups: list[str], seen: set[str]) -> World:
-    """The data as a table; a prompt among `seen`, which another source has too, is not for the test."""
+def world(data: LengthData, said: Said, groups: list[str], seen: set[str], fold: int) -> World:
+    """The data as a table; a test prompt among the texts `seen` is in no part."""
     names, place = sorted(set(data.models)), {group: i for i, group in enumerate(groups)}
     lengths = np.full((len(names), len(groups)), np.nan)
     limits = np.full(lengths.shape, np.inf)
@@ -135,62 +149,154 @@ def world(data: LengthData, said: Said, groups: list[str], seen: set[str]) -> Wo
         at = index[example.request.model or ""], place[example.group]
         lengths[at] = float(np.median(example.lengths))
         limits[at] = np.inf if example.limit is None else example.limit
-    test = np.array([share(f"test:{group}") < TEST and group not in seen for group in groups])
-    lengths[:, [share(f"test:{group}") < TEST and group in seen for group in groups]] = np.nan
+    test = np.array([tested(group, fold) for group in groups])
+    texts = {example.group: example.request.prompt.strip() for example in data.examples}
+    lengths[:, test & np.array([texts[group] in seen for group in groups])] = np.nan
     read = np.array([part_of(group) == "train" for group in groups])
     return World(names, lengths, limits, test, np.array([fold_of(g) for g in groups]), read, said)
 
 
-def judge(bundle: MoPE, here: World, model: int, draw: int) -> dict[str, float]:
-    """Mean absolute errors in tokens on the test prompts, and more, of one held-out model."""
+Judged = dict[str, FloatArray]  # by what was measured: [P], NaN where a prompt was not for this fold's test
+
+
+def judge(bundle: MoPE, here: World, model: int) -> Judged:
+    """Absolute errors in tokens on the test prompts, and more, of one held-out model; means over draws of the log."""
     there = ~np.isnan(here.lengths[model])
     test, pool = np.flatnonzero(here.test & there), np.flatnonzero(~here.test & there)
-    pool = np.random.default_rng([draw, model]).permutation(pool)
-    pool = pool[np.argsort(here.read[pool], kind="stable")]  # a log is of prompts that no training has seen
     plain = here.observed(model, test, 0)
     zero = errors(bundle, plain, forecasts(bundle, plain, Overlay("zero")))
-    row = {"zero": _mean(zero, "mae"), "zero coverage": _mean(zero, "coverage")}
-    for size in SIZES:
-        log = np.sort(pool[:size])
-        began = time.perf_counter()
-        truth, cut = np.log1p(here.lengths[model, log]), here.lengths[model, log] >= here.limits[model, log]
-        asked = log[:60]
-        as_known = chosen(here.said.proxy[:, asked], truth[:60], cut[:60], 0) if len(asked) else 0
-        overlay, _ = fit(bundle, here.observed(model, log, as_known), Overlay("new"))
-        row[f"seconds {size}"] = time.perf_counter() - began
-        seen = here.observed(model, test, as_known)
-        after = errors(bundle, seen, forecasts(bundle, seen, overlay))
-        row[f"calibrated {size}"], row[f"coverage {size}"] = _mean(after, "mae"), _mean(after, "coverage")
-        row |= {f"{name} {size}": _scratch(here, model, log, test, name) for name in ("constant", "trees")}
-    row |= {f"{name} all": _scratch(here, model, np.sort(pool), test, name) for name in ("constant", "trees")}
-    row["prompts all"], row["prompts test"] = len(pool), len(test)
-    return row
+    found = {"zero": zero["mae"], "zero coverage": zero["coverage"]}
+    for size, draws in DRAWS.items():
+        logs = [_log(here, pool, model, size, draw) for draw in range(draws)]
+        rows = [_calibrated(bundle, here, model, log, test) for log in logs]
+        found[f"calibrated {size}"] = np.mean([row["mae"] for row in rows], axis=0)
+        found[f"coverage {size}"] = np.mean([row["coverage"] for row in rows], axis=0)
+        alone = [scratch(here, model, log, test) for log in logs]
+        found |= {f"{name} {size}": np.mean([row[name] for row in alone], axis=0) for name in alone[0]}
+    found |= {f"{name} all": row for name, row in scratch(here, model, np.sort(pool), test).items()}
+    return {name: _spread(row, test, len(there)) for name, row in found.items()}
 
 
-def _mean(values: dict[str, FloatArray], name: str) -> float:
-    return float(values[name].mean())
+def _log(here: World, pool: Rows, model: int, size: int, draw: int) -> Rows:
+    """Prompts that no training has seen come first: so it is with a log."""
+    drawn = np.random.default_rng([draw, model]).permutation(pool)
+    return np.sort(drawn[np.argsort(here.read[drawn], kind="stable")][:size])
 
 
-def _scratch(here: World, model: int, log: NDArray[np.int64], test: NDArray[np.int64], name: str) -> float:
-    """MAE of a predictor that knows nothing but the log."""
-    lengths, truth = here.lengths[model, log], here.lengths[model, test]
-    if name == "constant":
-        return float(np.abs(truth - np.median(lengths)).mean())
-    trees = fit_lengths(here.said.features[log], np.log1p(lengths), LENGTH, 0)
-    return float(np.abs(truth - np.expm1(trees.margins(here.said.features[test])[:, 0])).mean())
+def _calibrated(bundle: MoPE, here: World, model: int, log: Rows, test: Rows) -> Judged:
+    """What `mope calibrate` would come to, without its refusal."""
+    truth, cut = np.log1p(here.lengths[model, log]), here.lengths[model, log] >= here.limits[model, log]
+    some = slice(None, None, -(-len(log) // ASKED))
+    as_known = chosen(here.said.proxy[:, log[some]], truth[some], cut[some], 0)
+    overlay, _ = fit(bundle, here.observed(model, log, as_known), Overlay("new"))
+    seen = here.observed(model, test, as_known)
+    return errors(bundle, seen, forecasts(bundle, seen, overlay))
 
 
-def median_ratio(rows: list[dict[str, Any]], above: str, below: str) -> list[float]:
-    """The median over models of a ratio of errors, with its 95 % interval by bootstrap over models."""
-    values = np.array([row[above] / row[below] for row in rows])
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
-    return [float(np.median(values)), float(low), float(high)]
+def _constant(features: NDArray[np.float32], lengths: FloatArray, asked: NDArray[np.float32]) -> FloatArray:
+    return np.full(len(asked), float(np.median(lengths)))
+
+
+def _trees(features: NDArray[np.float32], lengths: FloatArray, asked: NDArray[np.float32]) -> FloatArray:
+    trees = fit_lengths(features, np.log1p(lengths), LENGTH, 0)
+    out: FloatArray = np.expm1(trees.margins(asked)[:, 0])
+    return out
+
+
+ALONE: dict[str, Callable[..., FloatArray]] = {"constant": _constant, "trees": _trees}
+
+
+def scratch(here: World, model: int, log: Rows, test: Rows) -> Judged:
+    """Errors of predictors that know nothing but the log, and of the one that errs less on fifths of it."""
+    features, lengths, truth = here.said.features, here.lengths[model], here.lengths[model, test]
+    found, inside = {}, {}
+    for name, predictor in ALONE.items():
+        found[name] = np.abs(truth - predictor(features[log], lengths[log], features[test]))
+        off = 0.0
+        for k in np.unique(here.fold[log]):
+            known, asked = log[here.fold[log] != k], log[here.fold[log] == k]
+            off += np.abs(lengths[asked] - predictor(features[known], lengths[known], features[asked])).sum()
+        inside[name] = off
+    return found | {"scratch": found[min(inside, key=lambda name: inside[name])]}
+
+
+def _either(rows: list[FloatArray]) -> FloatArray:
+    """The value of the fold that has one."""
+    out = rows[0].copy()
+    for row in rows[1:]:
+        out = np.where(np.isnan(out), row, out)
+    return out
+
+
+def _spread(values: FloatArray, rows: Rows, size: int) -> FloatArray:
+    out = np.full(size, np.nan)
+    out[rows] = values
+    return out
+
+
+def judge_fold(data: LengthData, seen: set[str], work: Path, fold: int) -> list[Judged]:
+    """Judge the fold's bundle on every held-out model."""
+    folder = work / f"bundle-{fold}"
+    bundle = MoPE.from_pretrained(folder, backend="torch", overlay="none")
+    groups = sorted(set(data.groups))
+    said = Said.of(bundle, data, groups, work / f"said-{fold}.npz")
+    here = world(data, said, groups, seen, fold)
+    models = [here.names.index(name) for name in held_out(set(data.models))]
+    return [judge(bundle, here, model) for model in track(models, f"fold {fold}")]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Errors [models, P] by name, of all folds together, and resamples of models [R, M] and of prompts [R, P]."""
+
+    errors: Judged
+    models: NDArray[np.int64]
+    prompts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, folds: list[list[Judged]]) -> Table:
+        """Each prompt is in the test of one fold at most."""
+        names = folds[0][0]
+        joined = {
+            name: np.stack([
+                _either([fold[m][name] for fold in folds]) for m in range(len(folds[0]))
+            ]) for name in names
+        }  # fmt: skip
+        count, size = joined["zero"].shape
+        rng = np.random.default_rng(0)
+        models = rng.integers(count, size=(RESAMPLES, count))
+        prompts = rng.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(np.float64)
+        return cls(joined, models, prompts)
+
+    def mean(self, name: str, weights: FloatArray) -> FloatArray:
+        """The mean of a column for each model under weights of prompts [R, P], [R, M]; `best N` is the lower of
+        constant and trees.
+        """
+        if name.startswith("best "):
+            return np.minimum(*(self.mean(name.replace("best", one), weights) for one in ALONE))
+        values = self.errors[name]
+        there = ~np.isnan(values)
+        return (weights @ np.where(there, values, 0.0).T) / (weights @ there.T.astype(np.float64))
+
+    def means(self, name: str) -> FloatArray:
+        """The mean of a column for each model, [M]."""
+        return self.mean(name, np.ones((1, self.prompts.shape[1])))[0]
+
+    def ratio(self, above: str, below: str) -> list[float]:
+        """The median over models of a ratio of errors; its 95 % interval by bootstrap over models and prompts."""
+        drawn = self.mean(above, self.prompts) / self.mean(below, self.prompts)
+        low, high = np.quantile(np.median(np.take_along_axis(drawn, self.models, 1), axis=1), [0.025, 0.975])
+        return [float(np.median(self.means(above) / self.means(below))), float(low), float(high)]
 
 
 RATIOS = (
-    ("calibrated 50", "zero"), ("calibrated 50", "scratch 50"), ("calibrated 500", "zero"),
-    ("calibrated 500", "scratch all"), ("scratch 50", "zero"), ("scratch all", "zero"),
+    ("calibrated 50", "zero"), ("calibrated 50", "scratch 50"), ("calibrated 50", "best 50"),
+    ("calibrated 50", "constant 50"), ("calibrated 50", "trees 50"), ("calibrated 500", "zero"),
+    ("calibrated 500", "scratch all"), ("calibrated 500", "best all"), ("scratch 50", "zero"),
+)  # fmt: skip
+COLUMNS = (
+    "zero", "calibrated 50", "scratch 50", "calibrated 500", "scratch all", "zero coverage", "coverage 50",
+    "coverage 500",
 )  # fmt: skip
 
 
@@ -200,45 +306,41 @@ def main() -> None:
     )
     parser.add_argument("prompts")
     parser.add_argument("lengths")
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--seen", nargs="*", default=[])
     parser.add_argument("--more", nargs="*", default=[])
+    parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     data, more = read_examples([asked.prompts, asked.lengths]), others(asked.more)
-    if not (asked.work / "bundle" / layout.CONFIG).is_file():
-        train_population(data, more, asked.work / "bundle")
-    bundle = MoPE.from_pretrained(asked.work / "bundle", backend="torch", overlay="none")
-    groups = sorted(set(data.groups))
-    said = Said.of(bundle, data, groups, asked.work / "said.npz")
-    here = world(data, said, groups, {example.group for example in more})
-    rows = []
-    for name in held_out(set(data.models)):
-        row: dict[str, Any] = {"model": name, **judge(bundle, here, here.names.index(name), 0)}
-        for size in (*SIZES, "all"):  # the better of the two on the test prompts: no one could choose better
-            row[f"scratch {size}"] = min(row[f"constant {size}"], row[f"trees {size}"])
-        rows.append(row)
-        print(name, round(row["calibrated 50"] / row["zero"], 3), flush=True)
-    found = {f"{a} / {b}": median_ratio(rows, a, b) for a, b in RATIOS}
-    plain = {**machine(), "bundle": bundle.config.preset, "ratios": found, "models": rows}
-    asked.output.with_suffix(".json").write_text(json.dumps(plain, indent=1, default=float) + "\n")
-    asked.output.with_suffix(".md").write_text(_table(rows, found))
+    seen = {e.request.prompt.strip() for e in read_examples(asked.seen).examples} if asked.seen else set()
+    for fold in range(asked.folds):
+        folder = asked.work / f"bundle-{fold}"
+        if not (folder / layout.CONFIG).is_file():
+            train_population(data, more, asked.base, fold, folder)
+    folds = [judge_fold(data, seen, asked.work, fold) for fold in range(asked.folds)]
+    found = Table.of(folds)
+    ratios = {f"{a} / {b}": found.ratio(a, b) for a, b in RATIOS}
+    single = {f"{a} / {b}": [Table.of([f]).ratio(a, b) for f in folds] for a, b in RATIOS[:3]}
+    names = held_out(set(data.models))
+    columns = {name: found.means(name) for name in COLUMNS}
+    rows = [
+        {"model": model} | {name: float(columns[name][i]) for name in COLUMNS}
+        for i, model in enumerate(names)
+    ]
+    tests = [int(np.isfinite(f[0]["zero"]).sum()) for f in folds]
+    plain = {**machine(), "test prompts": tests, "ratios": ratios, "by fold": single, "models": rows}
+    asked.output.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+    asked.output.with_suffix(".md").write_text(_table(rows, ratios))
 
 
 def _table(rows: list[dict[str, Any]], ratios: dict[str, list[float]]) -> str:
     lines = ["| ratio of MAE, median over models | [95 %] |\n|---|---|\n"]
     lines += [f"| {name} | {m:.3f} [{a:.3f}, {b:.3f}] |\n" for name, (m, a, b) in ratios.items()]
-    columns = (
-        "zero",
-        "calibrated 50",
-        "scratch 50",
-        "calibrated 500",
-        "scratch all",
-        "zero coverage",
-        "coverage 50",
-    )
-    lines.append(f"\n| model | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n")
+    lines.append(f"\n| model | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}\n")
     for row in rows:
-        cells = [f"{row[c]:.2f}" if "coverage" in c else f"{row[c]:.1f}" for c in columns]
+        cells = [f"{row[c]:.0%}" if "coverage" in c else f"{row[c]:.0f}" for c in COLUMNS]
         lines.append(f"| {row['model']} | {' | '.join(cells)} |\n")
     return "".join(lines)
 

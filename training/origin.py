@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mope.errors import BundleError
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
-from mope.predictor.config import BundleConfig
-from mope.training.recipe import Recipe
+from mope.predictor.config import BundleConfig, TextConfig
+from mope.training.recipe import Recipe, load_recipe, presets
 from mope.types import BUCKETS
 
 MODELS = "head.model.weight"
@@ -49,10 +49,12 @@ class Origin:
         return cls(config, bundle.tokenizer, states, hashlib.sha256(text.encode()).hexdigest())
 
     def shape(self, recipe: Recipe) -> Recipe:
-        """`recipe` for networks of this shape."""
+        """`recipe` for networks of this shape; it may ask for another cut of the texts, which is in no weight."""
         config = self.config
+        usual = [TextConfig(), *(load_recipe(name).text for name in presets() if name == recipe.preset)]
+        text = config.text if recipe.text in usual else recipe.text
         return replace(
-            recipe, encoder=config.encoder, text=config.text, quantiles=config.quantiles, origin=self.digest,
+            recipe, encoder=config.encoder, text=text, quantiles=config.quantiles, origin=self.digest,
             shared_layers=config.shared_layers, frozen_layers=min(recipe.frozen_layers, config.shared_layers),
         )  # fmt: skip
 

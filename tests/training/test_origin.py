@@ -58,3 +58,12 @@ def test_a_bundle_with_graphs_alone_is_refused(exported: tuple[Path, Path], tmp_
     (folder / layout.weights_file("short")).write_bytes(b"short")
     with pytest.raises(BundleError, match="short"):
         Origin.of(folder)
+
+
+def test_the_cut_of_the_texts_is_the_origins_unless_another_is_asked_for(tiny: Path):
+    origin = Origin.of(tiny)
+    kept = replace(origin.config.text, prompt_head=7)
+    other = replace(origin, config=replace(origin.config, text=kept))
+    assert other.shape(load_recipe("tiny")).text == kept
+    asked = other.shape(load_recipe("tiny", settings=["text.prompt_head=200"]))
+    assert (asked.text.prompt_head, asked.encoder) == (200, origin.config.encoder)
