@@ -1,8 +1,8 @@
 """The first few held-out models of `adapt_models.py`, trained fully on all of their data, from the same bundle.
 
-    python scripts/adapt_full.py PROMPTS LENGTHS --more DATA... --work DIR --models 4 --output docs/adapt/full
+    python scripts/adapt_full.py PROMPTS LENGTHS --work DIR --models 5 --output docs/adapt/full
 
-As `mope train --from DIR/bundle` would, on every prompt of the model but the fifth that is kept for the test.
+As `mope train --from DIR/bundle-0` would, on every prompt of the model but the fifth that fold 0 keeps for its test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from adapt_models import TEST, held_out, others, share
+from adapt_models import held_out, tested
 
 from mope.data.load import read_examples
 from mope.data.records import LengthData
@@ -35,21 +35,20 @@ def main() -> None:
     )
     parser.add_argument("prompts")
     parser.add_argument("lengths")
-    parser.add_argument("--more", nargs="*", default=[])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--models", type=int, default=5)
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
-    data, seen = read_examples([asked.prompts, asked.lengths]), {e.group for e in others(asked.more)}
+    data = read_examples([asked.prompts, asked.lengths])
     found = []
     for name in held_out(set(data.models))[: asked.models]:
         mine = [e for e in data.examples if e.request.model == name]
-        log = LengthData([e for e in mine if share(f"test:{e.group}") >= TEST])
-        test = LengthData([e for e in mine if share(f"test:{e.group}") < TEST and e.group not in seen])
+        log = LengthData([e for e in mine if not tested(e.group, 0)])
+        test = LengthData([e for e in mine if tested(e.group, 0)])
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            recipe = load_recipe("shipped", settings=SETTINGS)
-            trained = train(recipe, log, Path(folder) / "bundle", origin=asked.work / "bundle")
+            recipe = load_recipe("minilm", settings=SETTINGS)
+            trained = train(recipe, log, Path(folder) / "bundle", origin=asked.work / "bundle-0")
             columns = MoPE.from_pretrained(trained, backend="torch").columns(test.requests)
         errors = {key: float(np.abs(column.tokens - test.lengths).mean()) for key, column in columns.items()}
         found.append({"model": name, "prompts": len(log), "seconds": time.perf_counter() - began, **errors})

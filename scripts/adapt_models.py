@@ -1,13 +1,15 @@
 """Served models that a bundle has never seen: as it is, calibrated from a log, and predictors of the log alone.
 
-    python scripts/adapt_models.py PROMPTS LENGTHS --base BUNDLE --seen DATA... --more DATA... --work DIR \
-        --output docs/adapt/models
+    python scripts/adapt_models.py PROMPTS LENGTHS --more DATA... --once DATA... --work DIR --output docs/adapt/models
 
-PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). 40 models, and in each of three folds
-another fifth of the prompts, by hash, are kept from a bundle, which DIR/bundle-FOLD holds; where it is not there it
-is trained, from BUNDLE, with the fold for its seed, on the rest and on the tables of --more (code questions left
-out). Each of the 40 is then calibrated from logs of 50 and of 500 prompts and judged on the fifth that nobody saw:
-prompts whose text is among --seen, which BUNDLE was trained on, are in no test.
+PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). DIR/base is a bundle of the tables of --more
+and --once, without code questions and without any prompt of PROMPTS. 40 models, and in each of three folds another
+fifth of the prompts, by hash, are kept from DIR/bundle-FOLD, which is trained from DIR/base, with the fold for its
+seed, on the rest and on the tables of --more. Each of the 40 is then calibrated from logs of 50 and of 500 prompts
+and judged on the fifth that nobody saw. Bundles that are there are not trained again.
+
+Columns named `told` are of no predictor: the same, had the bundle known for each prompt by how much the known models'
+true answers to it are longer than they usually are.
 """
 
 from __future__ import annotations
@@ -33,15 +35,22 @@ from mope.data.split import part_of
 from mope.machine import machine
 from mope.predictor import layout
 from mope.predictor.bundle import MoPE
+from mope.predictor.mixture import routed
 from mope.predictor.overlay import Overlay
 from mope.training.boosting import fit_lengths
 from mope.training.floors import LENGTH
+from mope.training.recipe import load_recipe
+from mope.training.train import train
 
 HELD_OUT, TEST, FOLDS = 40, 0.2, 3
 DRAWS = {50: 5, 500: 1}  # logs of each size that are drawn; 500 prompts are nearly all there are
+BASE = (
+    "threads=1", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=1.5", "epochs.proxy_tower=0",
+    "epochs.router=0.2", "epochs.experts=0.2", "epochs.joint=0",
+)  # fmt: skip
 SETTINGS = (
-    "threads=1", "optim.rows_per_text=48", "epochs.proxy=4", "epochs.proxy_tower=2", "epochs.router=2",
-    "epochs.experts=2", "epochs.joint=1",
+    "threads=1", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=3", "epochs.proxy_tower=2",
+    "epochs.router=2", "epochs.experts=2", "epochs.joint=1",
 )  # fmt: skip
 CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
 BLOCK = 64
@@ -65,23 +74,31 @@ def tested(group: str, fold: int) -> bool:
     return fold * TEST <= share(f"test:{group}") < (fold + 1) * TEST
 
 
-def others(more: list[str]) -> list[Example]:
-    """The examples of --more."""
-    return [e for e in read_examples(more).examples if e.source not in CODE] if more else []
+def texts(data: LengthData) -> set[str]:
+    """The prompts."""
+    return {e.request.prompt.strip() for e in data.examples}
 
 
-def train_population(data: LengthData, more: list[Example], base: str, fold: int, folder: Path) -> None:
-    """A bundle of the preset `minilm`, from `base`, on all but the held-out models and the fold's test prompts."""
-    from mope.training.origin import Origin
-    from mope.training.recipe import load_recipe
-    from mope.training.train import train
+def others(files: list[str], asked: set[str]) -> list[Example]:
+    """The examples of `files` but code questions and those whose prompt is among `asked`."""
+    found = read_examples(files).examples if files else []
+    return [e for e in found if e.source not in CODE and e.request.prompt.strip() not in asked]
 
+
+def train_base(once: list[Example], more: list[Example], folder: Path) -> None:
+    """A bundle of the preset `minilm` that has read no prompt of the study."""
+    recipe = load_recipe("minilm", settings=BASE)
+    train(recipe, LengthData([*once, *more]), folder, resume=True)
+
+
+def train_population(data: LengthData, more: list[Example], base: Path, fold: int, folder: Path) -> None:
+    """A bundle, from `base`, on all but the held-out models and the fold's test prompts."""
     unseen = set(held_out(set(data.models)))
-    asked = {e.request.prompt.strip() for e in data.examples if tested(e.group, fold)}
-    kept = [e for e in data.examples if e.request.model not in unseen] + more
-    kept = [e for e in kept if e.request.prompt.strip() not in asked]
+    kept = [e for e in data.examples if e.request.model not in unseen and not tested(e.group, fold)]
+    asked = texts(LengthData([e for e in data.examples if tested(e.group, fold)]))
+    kept = [e for e in kept + more if e.request.prompt.strip() not in asked]
     recipe = load_recipe("minilm", settings=(*SETTINGS, f"seed={fold}"))
-    train(replace(recipe, origin=Origin.of(base).digest), LengthData(kept), folder, origin=base, resume=True)
+    train(recipe, LengthData(kept), folder, origin=base, resume=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +156,8 @@ class World:
         )  # fmt: skip
 
 
-def world(data: LengthData, said: Said, groups: list[str], seen: set[str], fold: int) -> World:
-    """The data as a table; a test prompt among the texts `seen` is in no part."""
+def world(data: LengthData, said: Said, groups: list[str], fold: int) -> World:
+    """The data as a table."""
     names, place = sorted(set(data.models)), {group: i for i, group in enumerate(groups)}
     lengths = np.full((len(names), len(groups)), np.nan)
     limits = np.full(lengths.shape, np.inf)
@@ -150,13 +167,55 @@ def world(data: LengthData, said: Said, groups: list[str], seen: set[str], fold:
         lengths[at] = float(np.median(example.lengths))
         limits[at] = np.inf if example.limit is None else example.limit
     test = np.array([tested(group, fold) for group in groups])
-    texts = {example.group: example.request.prompt.strip() for example in data.examples}
-    lengths[:, test & np.array([texts[group] in seen for group in groups])] = np.nan
     read = np.array([part_of(group) == "train" for group in groups])
     return World(names, lengths, limits, test, np.array([fold_of(g) for g in groups]), read, said)
 
 
+def told(bundle: MoPE, here: World) -> World:
+    """The world of a bundle that reads every prompt as the known models' true answers to it would have it.
+
+    All its quantiles of a prompt are moved by the mean over known models of log1p(length), less that of its medians,
+    each relative to the model's own mean. A prompt that no known model answered stays.
+    """
+    config, known = bundle.config, [n for n in here.names if n in bundle.config.models]
+    truth = np.log1p(here.lengths[[here.names.index(n) for n in known]])
+    middle = config.quantiles.index(0.5)
+    places = [1 + config.models.index(n) for n in known]
+    said = np.stack([
+        routed(
+            config.routing, here.said.experts[k].astype(np.float64), here.said.chances[k].astype(np.float64),
+            config.quantiles,
+        )[:, middle]
+        for k in places
+    ])  # fmt: skip
+    answered = ~np.isnan(truth).all(axis=0)
+    effects = []
+    for table in (truth, said):
+        inside = table[:, answered]
+        effects.append(np.nanmean(inside - np.nanmean(inside, axis=1, keepdims=True), axis=0))
+    move = np.zeros(truth.shape[1])
+    move[answered] = effects[0] - effects[1]
+    moved = replace(
+        here.said, proxy=here.said.proxy + move,
+        experts=(here.said.experts + move[:, None, None]).astype(np.float32),
+    )  # fmt: skip
+    return replace(here, said=moved)
+
+
 Judged = dict[str, FloatArray]  # by what was measured: [P], NaN where a prompt was not for this fold's test
+
+
+def judge_told(bundle: MoPE, here: World, model: int) -> Judged:
+    """Errors of the bundle as it is and calibrated on 50, in the world of `told`."""
+    there = ~np.isnan(here.lengths[model])
+    test, pool = np.flatnonzero(here.test & there), np.flatnonzero(~here.test & there)
+    plain = here.observed(model, test, 0)
+    logs = [_log(here, pool, model, 50, draw) for draw in range(DRAWS[50])]
+    found = {
+        "told zero": errors(bundle, plain, forecasts(bundle, plain, Overlay("zero")))["mae"],
+        "told 50": np.mean([_calibrated(bundle, here, model, log, test)["mae"] for log in logs], axis=0),
+    }
+    return {name: _spread(row, test, len(there)) for name, row in found.items()}
 
 
 def judge(bundle: MoPE, here: World, model: int) -> Judged:
@@ -234,15 +293,19 @@ def _spread(values: FloatArray, rows: Rows, size: int) -> FloatArray:
     return out
 
 
-def judge_fold(data: LengthData, seen: set[str], work: Path, fold: int) -> list[Judged]:
+def judge_fold(data: LengthData, work: Path, fold: int) -> list[Judged]:
     """Judge the fold's bundle on every held-out model."""
     folder = work / f"bundle-{fold}"
     bundle = MoPE.from_pretrained(folder, backend="torch", overlay="none")
     groups = sorted(set(data.groups))
     said = Said.of(bundle, data, groups, work / f"said-{fold}.npz")
-    here = world(data, said, groups, seen, fold)
+    here = world(data, said, groups, fold)
     models = [here.names.index(name) for name in held_out(set(data.models))]
-    return [judge(bundle, here, model) for model in track(models, f"fold {fold}")]
+    oracle = told(bundle, here)
+    return [
+        judge(bundle, here, model) | judge_told(bundle, oracle, model)
+        for model in track(models, f"fold {fold}")
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +355,8 @@ class Table:
 RATIOS = (
     ("calibrated 50", "zero"), ("calibrated 50", "scratch 50"), ("calibrated 50", "best 50"),
     ("calibrated 50", "constant 50"), ("calibrated 50", "trees 50"), ("calibrated 500", "zero"),
-    ("calibrated 500", "scratch all"), ("calibrated 500", "best all"), ("scratch 50", "zero"),
+    ("calibrated 500", "scratch all"), ("calibrated 500", "best all"), ("told 50", "told zero"),
+    ("told zero", "zero"),
 )  # fmt: skip
 COLUMNS = (
     "zero", "calibrated 50", "scratch 50", "calibrated 500", "scratch all", "zero coverage", "coverage 50",
@@ -306,20 +370,22 @@ def main() -> None:
     )
     parser.add_argument("prompts")
     parser.add_argument("lengths")
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--seen", nargs="*", default=[])
-    parser.add_argument("--more", nargs="*", default=[])
+    parser.add_argument("--more", nargs="+", required=True)
+    parser.add_argument("--once", nargs="+", required=True)
     parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
-    data, more = read_examples([asked.prompts, asked.lengths]), others(asked.more)
-    seen = {e.request.prompt.strip() for e in read_examples(asked.seen).examples} if asked.seen else set()
+    data = read_examples([asked.prompts, asked.lengths])
+    more = others(asked.more, set())
+    base = asked.work / "base"
+    if not (base / layout.CONFIG).is_file():
+        train_base(*(others(files, texts(data)) for files in (asked.once, asked.more)), base)
     for fold in range(asked.folds):
         folder = asked.work / f"bundle-{fold}"
         if not (folder / layout.CONFIG).is_file():
-            train_population(data, more, asked.base, fold, folder)
-    folds = [judge_fold(data, seen, asked.work, fold) for fold in range(asked.folds)]
+            train_population(data, more, base, fold, folder)
+    folds = [judge_fold(data, asked.work, fold) for fold in range(asked.folds)]
     found = Table.of(folds)
     ratios = {f"{a} / {b}": found.ratio(a, b) for a, b in RATIOS}
     single = {f"{a} / {b}": [Table.of([f]).ratio(a, b) for f in folds] for a, b in RATIOS[:3]}

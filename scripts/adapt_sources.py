@@ -46,8 +46,8 @@ def share(word: str) -> float:
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") / 2**64
 
 
-def read(folder: Path) -> list[tuple[str, Example]]:
-    """Examples with the name of their source; castillo's code sets as one."""
+def read(folder: Path, times: int = 1) -> list[tuple[str, Example]]:
+    """Examples with the name of their source; castillo's code sets as one; `times` as many as are judged."""
     found = []
     for name in PAIRS:
         for e in read_examples(
@@ -61,7 +61,8 @@ def read(folder: Path) -> list[tuple[str, Example]]:
     for source, e in found:
         groups.setdefault(source, set()).add(e.group)
     kept = {
-        s: set(sorted(g, key=lambda x: share(f"emb:{x}"))[: MOST.get(s, 2500)]) for s, g in groups.items()
+        s: set(sorted(g, key=lambda x: share(f"emb:{x}"))[: times * MOST.get(s, 2500)])
+        for s, g in groups.items()
     }
     return [(source, e) for source, e in found if e.group in kept[source]]
 
@@ -191,17 +192,17 @@ def main() -> None:
         rows.append({
             "source": str(name), "prompts": int((source == name).sum()), "answers": int(here.sum()),
             "models": len(np.unique(key[here])),
-            "order": _plain(order(y[here], said[here], key[here], found["group"][here])),
-            "order when trained on the source itself": _plain(
+            "order": plain(order(y[here], said[here], key[here], found["group"][here])),
+            "order when trained on the source itself": plain(
                 order(y[here], own[here], key[here], found["group"][here])
             ),
-            "order by the mean of all answers": _plain(order(y[here], best, key[here], found["group"][here])),
+            "order by the mean of all answers": plain(order(y[here], best, key[here], found["group"][here])),
         })  # fmt: skip
         print(name, rows[-1]["order"], flush=True)
     asked.output.with_suffix(".json").write_text(json.dumps({**machine(), "sources": rows}, indent=1) + "\n")
 
 
-def _plain(value: Interval) -> list[float]:
+def plain(value: Interval) -> list[float]:
     return [round(float(x), 4) for x in (value.value, value.low, value.high)]
 
 
