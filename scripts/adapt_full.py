@@ -1,8 +1,9 @@
 """The first few held-out models of `adapt_models.py`, trained fully on all of their data, from the same bundle.
 
-    python scripts/adapt_full.py PROMPTS LENGTHS --work DIR --models 5 --output docs/adapt/full
+    python scripts/adapt_full.py PROMPTS LENGTHS --work DIR --models 10 --output docs/adapt/full
 
 As `mope train --from DIR/bundle-0` would, on every prompt of the model but the fifth that fold 0 keeps for its test.
+Beside them the error of that bundle, calibrated on 500.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from adapt_models import held_out, tested
+from adapt_models import Said, held_out, judge, tested, world
 
 from mope.data.load import read_examples
 from mope.data.records import LengthData
@@ -24,8 +25,8 @@ from mope.training.recipe import load_recipe
 from mope.training.train import train
 
 SETTINGS = (
-    "threads=1", "epochs.proxy=6", "epochs.proxy_tower=4", "epochs.router=4", "epochs.experts=4", "epochs.joint=0",
-    "min_model_rows=5",
+    "threads=1", "sampling_dropout=0", "epochs.proxy=6", "epochs.proxy_tower=4", "epochs.router=4",
+    "epochs.experts=4", "epochs.joint=0", "min_model_rows=5",
 )  # fmt: skip
 
 
@@ -36,10 +37,13 @@ def main() -> None:
     parser.add_argument("prompts")
     parser.add_argument("lengths")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", type=int, default=5)
+    parser.add_argument("--models", type=int, default=10)
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     data = read_examples([asked.prompts, asked.lengths])
+    groups, origin = sorted(set(data.groups)), asked.work / "bundle-0"
+    bundle = MoPE.from_pretrained(origin, backend="torch", overlay="none")
+    here = world(data, Said.of(bundle, data, groups, asked.work / "said-0.npz"), groups, 0)
     found = []
     for name in held_out(set(data.models))[: asked.models]:
         mine = [e for e in data.examples if e.request.model == name]
@@ -48,9 +52,12 @@ def main() -> None:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             recipe = load_recipe("minilm", settings=SETTINGS)
-            trained = train(recipe, log, Path(folder) / "bundle", origin=asked.work / "bundle-0")
+            trained = train(recipe, log, Path(folder) / "bundle", origin=origin)
             columns = MoPE.from_pretrained(trained, backend="torch").columns(test.requests)
         errors = {key: float(np.abs(column.tokens - test.lengths).mean()) for key, column in columns.items()}
+        errors["calibrated 500"] = float(
+            np.nanmean(judge(bundle, here, here.names.index(name))["calibrated 500"])
+        )
         found.append({"model": name, "prompts": len(log), "seconds": time.perf_counter() - began, **errors})
         print(found[-1], flush=True)
         plain = {**machine(), "settings": SETTINGS, "models": found}

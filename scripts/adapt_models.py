@@ -3,7 +3,7 @@
     python scripts/adapt_models.py PROMPTS LENGTHS --more DATA... --once DATA... --work DIR --output docs/adapt/models
 
 PROMPTS and LENGTHS are a pair of tables with many models (alpaca_eval). DIR/base is a bundle of the tables of --more
-and --once, without code questions and without any prompt of PROMPTS. 40 models, and in each of three folds another
+and --once, without code questions and without any prompt of PROMPTS. 40 models, and in each of five folds another
 fifth of the prompts, by hash, are kept from DIR/bundle-FOLD, which is trained from DIR/base, with the fold for its
 seed, on the rest and on the tables of --more. Each of the 40 is then calibrated from logs of 50 and of 500 prompts
 and judged on the fifth that nobody saw. Bundles that are there are not trained again.
@@ -42,15 +42,15 @@ from mope.training.floors import LENGTH
 from mope.training.recipe import load_recipe
 from mope.training.train import train
 
-HELD_OUT, TEST, FOLDS = 40, 0.2, 3
+HELD_OUT, TEST, FOLDS = 40, 0.2, 5
 DRAWS = {50: 5, 500: 1}  # logs of each size that are drawn; 500 prompts are nearly all there are
 BASE = (
-    "threads=1", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=1.5", "epochs.proxy_tower=0",
-    "epochs.router=0.2", "epochs.experts=0.2", "epochs.joint=0",
+    "threads=1", "sampling_dropout=0", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=1.5",
+    "epochs.proxy_tower=0", "epochs.router=0.2", "epochs.experts=0.2", "epochs.joint=0",
 )  # fmt: skip
 SETTINGS = (
-    "threads=1", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=3", "epochs.proxy_tower=2",
-    "epochs.router=2", "epochs.experts=2", "epochs.joint=1",
+    "threads=1", "sampling_dropout=0", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=3",
+    "epochs.proxy_tower=2", "epochs.router=2", "epochs.experts=2", "epochs.joint=1",
 )  # fmt: skip
 CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
 BLOCK = 64

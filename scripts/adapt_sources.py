@@ -5,9 +5,9 @@
 FOLDER holds the tables of prompts. At most 2,500 conversations of a source (by hash) are read. The predictor is
 small, so that twelve trainings cost minutes: mean-pooled states of the pretrained encoder (not trained, cut at 72
 tokens) and the features of request and history, in a linear model. What it learns is a prompt's length relative to
-the median of its source and served model; order is judged on pairs of answers of the same source and model. Beside
-it, the same model trained on four fifths of the source itself and asked about the last fifth: what keeps an order
-from being learned elsewhere, and what keeps it from being learned at all.
+the median of its source and served model; order is judged on pairs of answers of the same source, model and sampling
+settings. Beside it, the same model trained on four fifths of the source itself and asked about the last fifth: it
+tells an order that cannot be learned elsewhere from one that cannot be learned at all.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ def read(folder: Path, times: int = 1) -> list[tuple[str, Example]]:
     return [(source, e) for source, e in found if e.group in kept[source]]
 
 
+def decoding(e: Example) -> str:
+    """The served model with its sampling settings, where they are told."""
+    return f"{e.request.model} {e.request.temperature} {e.request.top_p}"
+
+
 def embed(texts: list[str]) -> NDArray[np.float16]:
     """Mean-pooled states of the pretrained encoder, [n, 384]."""
     import torch
@@ -98,7 +103,7 @@ def table(folder: Path, file: Path) -> dict[str, NDArray[Any]]:
         place = {text: i for i, text in enumerate(texts)}
         np.savez(
             file, emb=embed(texts), text=np.array([place[e.request.prompt] for _, e in rows]),
-            source=np.array([s for s, _ in rows]), model=np.array([e.request.model or "" for _, e in rows]),
+            source=np.array([s for s, _ in rows]), model=np.array([decoding(e) for _, e in rows]),
             group=np.array([e.group for _, e in rows]), y=np.array([np.median(e.lengths) for _, e in rows]),
             F=matrix([e.request for _, e in rows]),
         )  # fmt: skip
@@ -155,7 +160,7 @@ def inside(inputs: FloatArray, aim: FloatArray, source: NDArray[Any], group: NDA
 
 
 def order(y: FloatArray, said: FloatArray, key: NDArray[np.int64], group: NDArray[Any]) -> Interval:
-    """Share of pairs of the same source and model in the right order, models weighing by their answers."""
+    """Share of pairs with the same key in the right order, keys weighing by their answers."""
     value, weight, slopes = 0.0, 0.0, np.zeros(len(y))
     for k in np.unique(key):
         rows = np.flatnonzero(key == k)
@@ -191,7 +196,7 @@ def main() -> None:
         best = np.array(aim)[place][here]
         rows.append({
             "source": str(name), "prompts": int((source == name).sum()), "answers": int(here.sum()),
-            "models": len(np.unique(key[here])),
+            "models": len({name.split(" ")[0] for name in found["model"][here]}),
             "order": plain(order(y[here], said[here], key[here], found["group"][here])),
             "order when trained on the source itself": plain(
                 order(y[here], own[here], key[here], found["group"][here])

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from adapt_sources import LEAST, order, plain, read
+from adapt_sources import LEAST, decoding, order, plain, read
 
 from mope.data.records import Example, LengthData
 from mope.evaluation.bootstrap import Interval
@@ -34,7 +34,7 @@ GROUPS = (
 )
 MORE = 4  # as many conversations for training as for judging
 SETTINGS = (
-    "threads=1", "router=lexical", "optim.rows_per_text=24", "optim.chunk=96", "epochs.proxy=2",
+    "threads=1", "sampling_dropout=0", "router=lexical", "optim.rows_per_text=24", "optim.chunk=96", "epochs.proxy=2",
     "epochs.proxy_tower=0", "epochs.experts=0.1", "epochs.joint=0",
 )  # fmt: skip
 Told = list[tuple[str, Example]]
@@ -53,17 +53,16 @@ def bundle_without(group: tuple[str, ...], told: Told, folder: Path) -> MoPE:
 
 
 def judge(bundle: MoPE, examples: list[Example]) -> Interval:
-    """Pair order on one source's answers, of served models with enough of them."""
-    names = [e.request.model or "" for e in examples]
-    counts = Counter(names)
-    examples = [e for e, name in zip(examples, names, strict=True) if counts[name] >= LEAST]
+    """Pair order on one source's answers, of served models (and settings) with enough of them."""
+    counts = Counter(map(decoding, examples))
+    examples = [e for e in examples if counts[decoding(e)] >= LEAST]
     asked = [replace(e.request, id="", model=None, temperature=None, top_p=None) for e in examples]
     different = list(dict.fromkeys(asked))
     said = dict(zip(different, bundle.columns(different)[layout.PROXY].tokens, strict=True))
     models = sorted(counts)
     return order(
         np.log1p([np.median(e.lengths) for e in examples]), np.array([said[request] for request in asked]),
-        np.array([models.index(e.request.model or "") for e in examples]),
+        np.array([models.index(decoding(e)) for e in examples]),
         np.array([e.group for e in examples]),
     )  # fmt: skip
 

@@ -49,6 +49,7 @@ class Fitter:
         return {
             "optim": self.ready.recipe.optim, "steps": feed.steps, "seed": feed.seed,
             "model_dropout": self.ready.recipe.model_dropout, "pull": self._pull(),
+            "sampling_dropout": self.ready.recipe.sampling_dropout,
         }  # fmt: skip
 
     def _pull(self) -> torch.Tensor:

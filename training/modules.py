@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mope.errors import TrainingError
 from mope.predictor.expert import Expert
+from mope.predictor.features import ALL, NAMES
 from mope.training.losses import length_loss, mixture_loss, router_loss
 from mope.training.recipe import OptimConfig
 
@@ -25,10 +26,17 @@ class StageModule(pl.LightningModule):
     pull: Tensor
 
     def __init__(
-        self, optim: OptimConfig, steps: int, seed: int, model_dropout: float, pull: Tensor | None = None
+        self,
+        optim: OptimConfig,
+        steps: int,
+        seed: int,
+        model_dropout: float,
+        pull: Tensor | None = None,
+        sampling_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.optim, self.steps, self.seed, self.model_dropout = optim, steps, seed, model_dropout
+        self.optim, self.steps, self.seed = optim, steps, seed
+        self.model_dropout, self.sampling_dropout = model_dropout, sampling_dropout
         self.register_buffer("pull", torch.zeros(1) if pull is None else pull, persistent=False)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -52,8 +60,7 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One step; a loss that is not finite ends the stage with what was saved before it."""
-        hidden = torch.rand(batch["model"].shape, device=batch["model"].device) < self.model_dropout
-        batch["model"] = batch["model"].masked_fill(hidden, 0)
+        self.hide(batch)
         loss = self.loss(batch) + self.shrinkage(batch["model"])
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -62,6 +69,18 @@ class StageModule(pl.LightningModule):
             )
         self.log("train_loss", loss.detach(), prog_bar=True)
         return loss
+
+    def hide(self, batch: Batch) -> None:
+        """Hide the served model of some rows, and of some the sampling settings: what is not told must read as the
+        population, not as those sources that never tell it.
+        """
+        hidden = torch.rand(batch["model"].shape, device=batch["model"].device) < self.model_dropout
+        batch["model"] = batch["model"].masked_fill(hidden, 0)
+        features = batch["features"]
+        if self.sampling_dropout and features.shape[1] == len(ALL):
+            untold = torch.rand(len(features), 1, device=features.device) < self.sampling_dropout
+            settings = torch.arange(len(ALL), device=features.device) >= len(NAMES)
+            batch["features"] = features.masked_fill(untold & settings, torch.nan)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Logs the mean absolute error in tokens."""

@@ -119,6 +119,9 @@ class Recipe:
     sampling: bool = field(
         default=True, metadata=_doc("read temperature and top_p where the training data tells them")
     )
+    sampling_dropout: float = field(
+        default=0.5, metadata=_doc("share of rows whose sampling settings are hidden while training")
+    )
     precision: str = field(
         default="auto", metadata=_doc("Lightning precision; auto: bf16-mixed where the device has it")
     )
@@ -151,6 +154,9 @@ class Recipe:
             raise ConfigError(f"frozen_layers {self.frozen_layers}", f"0 to {depth}")
         if not 0 <= self.seed < 1 << 32:
             raise ConfigError(f"seed {self.seed}", "0 to 4294967295")
+        for name in ("model_dropout", "sampling_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name):g}", "a share from 0 to 1")
         if self.model_shrink < 0:
             raise ConfigError(f"model_shrink {self.model_shrink:g}", "0 or more")
         if self.optim.batch < 1 or self.optim.chunk < 1 or self.optim.rows_per_text < 1:

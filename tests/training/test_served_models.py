@@ -13,7 +13,7 @@ from mope.data.records import Example, LengthData
 from mope.data.synthetic import synthetic
 from mope.predictor.config import BundleConfig, EncoderConfig
 from mope.predictor.expert import Expert
-from mope.predictor.features import NAMES
+from mope.predictor.features import ALL, NAMES
 from mope.training.modules import LengthModule
 from mope.training.prepare import prepare
 from mope.training.recipe import OptimConfig, load_recipe
@@ -42,6 +42,21 @@ def test_shrinkage_by_hand():
     )
     assert found.shrinkage(torch.tensor([0, 0])).item() == 0
     assert module(None).shrinkage(torch.tensor([1, 2])).item() == 0
+
+
+@pytest.mark.parametrize("names", [ALL, NAMES])
+def test_sampling_settings_are_hidden_together_in_a_share_of_the_rows(names: tuple[str, ...]):
+    """Where they are no inputs nothing is hidden; the other features never are."""
+    found, rows = module(None), 4000
+    found.sampling_dropout = 0.25
+    batch = {"model": torch.ones(rows, dtype=torch.int64), "features": torch.ones(rows, len(names))}
+    found.hide(batch)
+    gone = torch.isnan(batch["features"])
+    assert not gone[:, : len(NAMES)].any()
+    if names == ALL:
+        assert torch.equal(gone[:, len(NAMES)], gone[:, len(NAMES) + 1])
+        assert gone[:, len(NAMES)].float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert (batch["model"] == 1).all()  # a model dropout of 0
 
 
 def two_models(rows: int, few: int) -> LengthData:
