@@ -44,6 +44,8 @@ def test_a_file_lies_over_the_preset_and_settings_over_both(tmp_path: Path):
         ("router = 'oracle'", "router 'oracle'"),
         ("routing = 'oracle'", "routing 'oracle'"),
         ("seed = -1", "seed -1"),
+        ("sampling_dropout = 1.5", "sampling_dropout 1.5"),
+        ("model_dropout = -0.1", "model_dropout -0.1"),
         ("shared_layers = 9", "shared_layers 9"),
         ("frozen_layers = 9", "frozen_layers 9"),
         ("[optim]\nbatch = 0", "below 1"),
