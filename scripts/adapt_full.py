@@ -55,9 +55,8 @@ def main() -> None:
             trained = train(recipe, log, Path(folder) / "bundle", origin=origin)
             columns = MoPE.from_pretrained(trained, backend="torch").columns(test.requests)
         errors = {key: float(np.abs(column.tokens - test.lengths).mean()) for key, column in columns.items()}
-        errors["calibrated 500"] = float(
-            np.nanmean(judge(bundle, here, here.names.index(name))["calibrated 500"])
-        )
+        judged = judge(bundle, here, here.names.index(name), [500])
+        errors["calibrated 500"] = float(np.nanmean(judged["calibrated 500"]))
         found.append({"model": name, "prompts": len(log), "seconds": time.perf_counter() - began, **errors})
         print(found[-1], flush=True)
         plain = {**machine(), "settings": SETTINGS, "models": found}

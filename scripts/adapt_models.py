@@ -15,14 +15,14 @@ true answers to it are longer than they usually are.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from adapt_sources import CODE, share, without
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -52,16 +52,11 @@ SETTINGS = (
     "threads=1", "sampling_dropout=0", "optim.rows_per_text=48", "optim.chunk=96", "epochs.proxy=3",
     "epochs.proxy_tower=2", "epochs.router=2", "epochs.experts=2", "epochs.joint=1",
 )  # fmt: skip
-CODE = ("Mbpp", "Apps", "DS1000", "BigCodeBench")
 BLOCK = 64
 RESAMPLES = 4000
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
-
-
-def share(word: str) -> float:
-    """A number in [0, 1) that depends on the word alone."""
-    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") / 2**64
+Judged = dict[str, FloatArray]  # by what was measured: [P], NaN where a prompt was not for this fold's test
 
 
 def held_out(models: set[str]) -> list[str]:
@@ -74,29 +69,22 @@ def tested(group: str, fold: int) -> bool:
     return fold * TEST <= share(f"test:{group}") < (fold + 1) * TEST
 
 
-def texts(data: LengthData) -> set[str]:
-    """The prompts."""
-    return {e.request.prompt.strip() for e in data.examples}
+def chats(files: list[str]) -> list[Example]:
+    """The examples of `files` but code questions."""
+    return [e for e in read_examples(files).examples if e.source not in CODE]
 
 
-def others(files: list[str], asked: set[str]) -> list[Example]:
-    """The examples of `files` but code questions and those whose prompt is among `asked`."""
-    found = read_examples(files).examples if files else []
-    return [e for e in found if e.source not in CODE and e.request.prompt.strip() not in asked]
-
-
-def train_base(once: list[Example], more: list[Example], folder: Path) -> None:
-    """A bundle of the preset `minilm` that has read no prompt of the study."""
-    recipe = load_recipe("minilm", settings=BASE)
-    train(recipe, LengthData([*once, *more]), folder, resume=True)
+def train_base(examples: list[Example], data: LengthData, folder: Path) -> None:
+    """A bundle of the preset `minilm` of the examples whose prompts are not in `data`, that of the study."""
+    kept = without(examples, data.examples)
+    train(load_recipe("minilm", settings=BASE), LengthData(kept), folder, resume=True)
 
 
 def train_population(data: LengthData, more: list[Example], base: Path, fold: int, folder: Path) -> None:
     """A bundle, from `base`, on all but the held-out models and the fold's test prompts."""
     unseen = set(held_out(set(data.models)))
-    kept = [e for e in data.examples if e.request.model not in unseen and not tested(e.group, fold)]
-    asked = texts(LengthData([e for e in data.examples if tested(e.group, fold)]))
-    kept = [e for e in kept + more if e.request.prompt.strip() not in asked]
+    known = [e for e in data.examples if e.request.model not in unseen]
+    kept = without(known + more, [e for e in data.examples if tested(e.group, fold)])
     recipe = load_recipe("minilm", settings=(*SETTINGS, f"seed={fold}"))
     train(recipe, LengthData(kept), folder, origin=base, resume=True)
 
@@ -145,6 +133,18 @@ class World:
     fold: NDArray[np.int64]
     read: NDArray[np.bool_]
     said: Said
+
+    def parts(self, model: int) -> tuple[Rows, Rows]:
+        """The prompts that the model answered: those of the test, and those a log is drawn from."""
+        there = ~np.isnan(self.lengths[model])
+        return np.flatnonzero(self.test & there), np.flatnonzero(~self.test & there)
+
+    def spread(self, found: Judged, rows: Rows) -> Judged:
+        """Values at `rows` as values at all prompts, NaN elsewhere."""
+        out = {name: np.full(self.lengths.shape[1], np.nan) for name in found}
+        for name, values in found.items():
+            out[name][rows] = values
+        return out
 
     def observed(self, model: int, rows: Rows, as_known: int) -> Observed:
         """Rows as `calibrate` would lay them out."""
@@ -202,44 +202,44 @@ def told(bundle: MoPE, here: World) -> World:
     return replace(here, said=moved)
 
 
-Judged = dict[str, FloatArray]  # by what was measured: [P], NaN where a prompt was not for this fold's test
-
-
-def judge_told(bundle: MoPE, here: World, model: int) -> Judged:
-    """Errors of the bundle as it is and calibrated on 50, in the world of `told`."""
-    there = ~np.isnan(here.lengths[model])
-    test, pool = np.flatnonzero(here.test & there), np.flatnonzero(~here.test & there)
-    plain = here.observed(model, test, 0)
-    logs = [_log(here, pool, model, 50, draw) for draw in range(DRAWS[50])]
-    found = {
-        "told zero": errors(bundle, plain, forecasts(bundle, plain, Overlay("zero")))["mae"],
-        "told 50": np.mean([_calibrated(bundle, here, model, log, test)["mae"] for log in logs], axis=0),
-    }
-    return {name: _spread(row, test, len(there)) for name, row in found.items()}
-
-
-def judge(bundle: MoPE, here: World, model: int) -> Judged:
-    """Absolute errors in tokens on the test prompts, and more, of one held-out model; means over draws of the log."""
-    there = ~np.isnan(here.lengths[model])
-    test, pool = np.flatnonzero(here.test & there), np.flatnonzero(~here.test & there)
+def judge(bundle: MoPE, here: World, model: int, sizes: Iterable[int] = DRAWS) -> Judged:
+    """What the bundle says of the test prompts of one held-out model, as it is and calibrated on logs of each of
+    `sizes`: absolute errors in tokens and coverage, means over draws of the log.
+    """
+    test, pool = here.parts(model)
     plain = here.observed(model, test, 0)
     zero = errors(bundle, plain, forecasts(bundle, plain, Overlay("zero")))
     found = {"zero": zero["mae"], "zero coverage": zero["coverage"]}
-    for size, draws in DRAWS.items():
-        logs = [_log(here, pool, model, size, draw) for draw in range(draws)]
-        rows = [_calibrated(bundle, here, model, log, test) for log in logs]
+    for size in sizes:
+        rows = [_calibrated(bundle, here, model, log, test) for log in _logs(here, pool, model, size)]
         found[f"calibrated {size}"] = np.mean([row["mae"] for row in rows], axis=0)
         found[f"coverage {size}"] = np.mean([row["coverage"] for row in rows], axis=0)
-        alone = [scratch(here, model, log, test) for log in logs]
+    return here.spread(found, test)
+
+
+def judge_told(bundle: MoPE, here: World, model: int) -> Judged:
+    """The errors of `judge` on logs of 50, in the world of `told`."""
+    found = judge(bundle, here, model, [50])
+    return {"told zero": found["zero"], "told 50": found["calibrated 50"]}
+
+
+def judge_alone(here: World, model: int) -> Judged:
+    """Absolute errors, in tokens, of predictors that know the same logs, or the whole pool, and nothing else."""
+    test, pool = here.parts(model)
+    found = {f"{name} all": row for name, row in scratch(here, model, pool, test).items()}
+    for size in DRAWS:
+        alone = [scratch(here, model, log, test) for log in _logs(here, pool, model, size)]
         found |= {f"{name} {size}": np.mean([row[name] for row in alone], axis=0) for name in alone[0]}
-    found |= {f"{name} all": row for name, row in scratch(here, model, np.sort(pool), test).items()}
-    return {name: _spread(row, test, len(there)) for name, row in found.items()}
+    return here.spread(found, test)
 
 
-def _log(here: World, pool: Rows, model: int, size: int, draw: int) -> Rows:
-    """Prompts that no training has seen come first: so it is with a log."""
-    drawn = np.random.default_rng([draw, model]).permutation(pool)
-    return np.sort(drawn[np.argsort(here.read[drawn], kind="stable")][:size])
+def _logs(here: World, pool: Rows, model: int, size: int) -> list[Rows]:
+    """Every draw of a log. Prompts that no training has seen come first: so it is with a log."""
+    found = []
+    for draw in range(DRAWS[size]):
+        drawn = np.random.default_rng([draw, model]).permutation(pool)
+        found.append(np.sort(drawn[np.argsort(here.read[drawn], kind="stable")][:size]))
+    return found
 
 
 def _calibrated(bundle: MoPE, here: World, model: int, log: Rows, test: Rows) -> Judged:
@@ -287,12 +287,6 @@ def _either(rows: list[FloatArray]) -> FloatArray:
     return out
 
 
-def _spread(values: FloatArray, rows: Rows, size: int) -> FloatArray:
-    out = np.full(size, np.nan)
-    out[rows] = values
-    return out
-
-
 def judge_fold(data: LengthData, work: Path, fold: int) -> list[Judged]:
     """Judge the fold's bundle on every held-out model."""
     folder = work / f"bundle-{fold}"
@@ -303,7 +297,7 @@ def judge_fold(data: LengthData, work: Path, fold: int) -> list[Judged]:
     models = [here.names.index(name) for name in held_out(set(data.models))]
     oracle = told(bundle, here)
     return [
-        judge(bundle, here, model) | judge_told(bundle, oracle, model)
+        judge(bundle, here, model) | judge_told(bundle, oracle, model) | judge_alone(here, model)
         for model in track(models, f"fold {fold}")
     ]
 
@@ -377,10 +371,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     data = read_examples([asked.prompts, asked.lengths])
-    more = others(asked.more, set())
+    more = chats(asked.more)
     base = asked.work / "base"
     if not (base / layout.CONFIG).is_file():
-        train_base(*(others(files, texts(data)) for files in (asked.once, asked.more)), base)
+        train_base(chats(asked.once) + more, data, base)
     for fold in range(asked.folds):
         folder = asked.work / f"bundle-{fold}"
         if not (folder / layout.CONFIG).is_file():

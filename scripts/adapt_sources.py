@@ -39,6 +39,7 @@ TOKENS, BATCH, PENALTY, LEAST = 72, 32, 300.0, 30
 FOLDS, INSIDE_PENALTY = 5, 1000.0
 MOST_PAIRED = 1500
 FloatArray = NDArray[np.float64]
+Told = tuple[str, Example]  # with the name of its source
 
 
 def share(word: str) -> float:
@@ -46,8 +47,8 @@ def share(word: str) -> float:
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") / 2**64
 
 
-def read(folder: Path, times: int = 1) -> list[tuple[str, Example]]:
-    """Examples with the name of their source; castillo's code sets as one; `times` as many as are judged."""
+def read(folder: Path) -> list[Told]:
+    """Examples with the name of their source; castillo's code sets as one."""
     found = []
     for name in PAIRS:
         for e in read_examples(
@@ -57,6 +58,11 @@ def read(folder: Path, times: int = 1) -> list[tuple[str, Example]]:
             found.append((f"castillo {part}" if name == "castillo" else name, e))
     for name in SINGLES:
         found += [(name, e) for e in read_examples([folder / f"{name}.parquet"]).examples]
+    return found
+
+
+def first(found: list[Told], times: int = 1) -> list[Told]:
+    """The conversations of each source that are judged, or `times` as many."""
     groups: dict[str, set[str]] = {}
     for source, e in found:
         groups.setdefault(source, set()).add(e.group)
@@ -65,6 +71,12 @@ def read(folder: Path, times: int = 1) -> list[tuple[str, Example]]:
         for s, g in groups.items()
     }
     return [(source, e) for source, e in found if e.group in kept[source]]
+
+
+def without(examples: list[Example], others: list[Example]) -> list[Example]:
+    """The examples whose prompt is none of the others'."""
+    asked = {e.request.prompt.strip() for e in others}
+    return [e for e in examples if e.request.prompt.strip() not in asked]
 
 
 def decoding(e: Example) -> str:
@@ -98,7 +110,7 @@ def embed(texts: list[str]) -> NDArray[np.float16]:
 def table(folder: Path, file: Path) -> dict[str, NDArray[Any]]:
     """Everything as arrays, kept in `file`."""
     if not file.is_file():
-        rows = read(folder)
+        rows = first(read(folder))
         texts = sorted({e.request.prompt for _, e in rows}, key=len)
         place = {text: i for i, text in enumerate(texts)}
         np.savez(
@@ -173,14 +185,17 @@ def order(y: FloatArray, said: FloatArray, key: NDArray[np.int64], group: NDArra
     return slope_interval(value / weight, slopes / weight, Groups.of(group), 0.0, 1.0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(doc: str | None) -> argparse.Namespace:
+    """The folder of data, that of work, and the path of the output."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments(__doc__)
     found = table(asked.folder, asked.work / "sources.npz")
     y = np.log1p(found["y"].astype(np.float64))
     key = np.unique(np.char.add(found["source"], found["model"]), return_inverse=True)[1].astype(np.int64)

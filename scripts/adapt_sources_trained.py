@@ -10,14 +10,13 @@ judged, and how, are those of `adapt_sources.py`; the served model is not told.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from adapt_sources import LEAST, decoding, order, plain, read
+from adapt_sources import LEAST, Told, arguments, decoding, first, order, plain, read, without
 
 from mope.data.records import Example, LengthData
 from mope.evaluation.bootstrap import Interval
@@ -37,17 +36,13 @@ SETTINGS = (
     "threads=1", "sampling_dropout=0", "router=lexical", "optim.rows_per_text=24", "optim.chunk=96", "epochs.proxy=2",
     "epochs.proxy_tower=0", "epochs.experts=0.1", "epochs.joint=0",
 )  # fmt: skip
-Told = list[tuple[str, Example]]
 
 
-def bundle_without(group: tuple[str, ...], told: Told, folder: Path) -> MoPE:
+def bundle_without(group: tuple[str, ...], told: list[Told], folder: Path) -> MoPE:
     """A bundle of all chat sources but `group`, in `folder`; trained where it is not there."""
     if not (folder / layout.CONFIG).is_file():
-        kept_back = {e.request.prompt.strip() for source, e in told if source in group}
-        kept = [
-            e for source, e in told
-            if source not in (*group, "castillo code") and e.request.prompt.strip() not in kept_back
-        ]  # fmt: skip
+        rest = [e for source, e in told if source not in (*group, "castillo code")]
+        kept = without(rest, [e for source, e in told if source in group])
         train(load_recipe("minilm", settings=SETTINGS), LengthData(kept), folder, resume=True)
     return MoPE.from_pretrained(folder, backend="torch", overlay="none")
 
@@ -68,20 +63,15 @@ def judge(bundle: MoPE, examples: list[Example]) -> Interval:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    asked = parser.parse_args()
-    told, judged = read(asked.folder, MORE), read(asked.folder)
+    asked = arguments(__doc__)
+    found = read(asked.folder)
+    told, judged = first(found, MORE), first(found)
     rows = []
     for i, group in enumerate(GROUPS):
         bundle = bundle_without(group, told, asked.work / f"without-{i}")
         for name in group:
-            found = judge(bundle, [e for source, e in judged if source == name])
-            rows.append({"source": name, "order": plain(found)})
+            got = judge(bundle, [e for source, e in judged if source == name])
+            rows.append({"source": name, "order": plain(got)})
             print(name, rows[-1]["order"], flush=True)
     asked.output.with_suffix(".json").write_text(
         json.dumps({**machine(), "left out together": GROUPS, "sources": rows}, indent=1) + "\n"
